@@ -141,6 +141,7 @@ fn table() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(targets::list, targets::create))
         .routes(routes!(targets::detail))
+        .routes(routes!(targets::verdicts))
         .routes(routes!(targets::show, targets::modify, targets::delete))
         .routes(routes!(targets::set_default))
         .routes(routes!(targets::checks))

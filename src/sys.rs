@@ -32,6 +32,7 @@ pub mod node;
 pub mod resolve;
 pub mod secret_file;
 mod selinux;
+pub mod srv;
 pub mod systemd;
 pub mod worker;
 

@@ -47,6 +47,8 @@ pub(super) struct ApiState {
     pub(super) targets: ListCache<TargetView>,
     /// The list of targets with their reports.
     pub(super) details: ListCache<TargetView>,
+    /// The list of targets with their verdicts.
+    pub(super) verdicts: ListCache<TargetView>,
     /// The list of target types.
     pub(super) types: ListCache<TargetType>,
     /// The OpenAPI document.
@@ -63,6 +65,7 @@ impl ApiState {
             node_facts,
             targets: targets(|caller, target| serde_json::to_vec(&wire::Target::seen_by(caller, target))),
             details: targets(|caller, target| serde_json::to_vec(&wire::TargetDetail::seen_by(caller, target))),
+            verdicts: targets(|caller, target| serde_json::to_vec(&wire::TargetVerdict::seen_by(caller, target))),
             types: ListCache::new(ListSource {
                 key: "backup_target_types",
                 generation: |view| view.types_generation,

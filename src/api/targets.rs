@@ -47,6 +47,20 @@ pub(super) async fn detail(
     state.details.answer(&caller, &state.agent.view(), page, &headers).await
 }
 
+/// List backup targets, each with its verdict. For programs that poll: the list changes only with a status, a reason or a size.
+#[utoipa::path(get, path = "/backup_targets/verdicts", tag = TAG, params(PageParameters), responses(
+    (status = 200, description = "All targets, oldest first. Answers If-None-Match.", body = wire::TargetVerdictList),
+    (status = 400, description = "The limit or the marker is wrong.", body = wire::FaultBody),
+    (status = 304, description = "Nothing has changed."),
+))]
+pub(super) async fn verdicts(
+    Context { state, caller }: Context,
+    page: Page,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    state.verdicts.answer(&caller, &state.agent.view(), page, &headers).await
+}
+
 /// Create a backup target, with its first type. Does not wait for storage.
 #[utoipa::path(post, path = "/backup_targets", tag = TAG, request_body = wire::NewTargetBody, responses(
     (status = 200, description = "Created. It is offline until its first probe has ended.", body = wire::OneTarget),

@@ -14,6 +14,7 @@ mod target;
 mod target_type;
 mod timestamp;
 mod usage_listing;
+mod verdict;
 mod versions;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub use extensible::{
 pub use history::{History, Transition};
 pub use metadata::{MetadataEntry, MetadataPair};
 pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
-pub use report::{Check, Finding, Mount, Report};
+pub use report::{Check, Finding, LockProof, Mount, Report};
 pub use target::{
     NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList, TargetUpdate,
     TargetUpdateBody,
@@ -37,6 +38,7 @@ pub use target_type::{
 };
 pub use timestamp::{parse_timestamp, timestamp};
 pub use usage_listing::{UsageCount, UsageListing};
+pub use verdict::{TargetVerdict, TargetVerdictList, VerdictReport};
 pub use versions::{Link, Version, Versions};
 
 /// An error: one object under the fault's name.

@@ -47,9 +47,12 @@ sections! {
     Aggregate {
         nodes: Vec<Text>,
         nodes_file: Option<Text>,
+        nodes_srv: Option<Text>,
+        nodes_srv_scheme: Text = text("https"),
+        nodes_srv_server: Option<Text>,
         token_file: Option<Text>,
         ca_bundle: Option<Text>,
-        interval: Text = text("10s"),
+        interval: Option<Text>,
         available_when: Text = text("all"),
         expected_on: Text = text("all"),
     }

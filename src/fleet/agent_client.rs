@@ -94,6 +94,31 @@ pub(super) enum PollError {
     Token(#[from] KeystoneError),
 }
 
+impl PollError {
+    /// Whether the agent does not have what it was asked for.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Status(StatusCode::NOT_FOUND))
+    }
+}
+
+/// A list of an agent that can be polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AgentList {
+    /// It stays the same while nothing happens, so most polls are answered with 304.
+    Verdicts,
+    /// Agents of earlier releases have only this one. It changes at each probe.
+    Details,
+}
+
+impl AgentList {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Verdicts => "/backup_targets/verdicts",
+            Self::Details => "/backup_targets/detail",
+        }
+    }
+}
+
 /// Result of a poll.
 #[derive(Debug)]
 pub(super) enum Polled {
@@ -145,10 +170,11 @@ impl AgentClient {
         })
     }
 
-    /// Asks an agent for its targets. `known` is the tag of its latest answer.
+    /// Asks an agent for a list of its targets. `known` is the tag of its latest answer.
     pub(super) async fn poll(
         &self,
         node: &NodeAddress,
+        list: AgentList,
         known: Option<HeaderValue>,
         texts: &Arc<SharedTexts>,
     ) -> Result<Polled, PollError> {
@@ -156,12 +182,12 @@ impl AgentClient {
             return Err(PollError::TokenWithheld);
         }
         let mut token = self.token(None).await?;
-        let mut polled = self.ask(node, known.clone(), &token, texts).await;
+        let mut polled = self.ask(node, list, known.clone(), &token, texts).await;
         if let (Err(PollError::TokenRefused), Token::Own(refused)) = (&polled, &token)
             && self.may_renew()
         {
             token = self.token(Some(refused)).await?;
-            polled = self.ask(node, known, &token, texts).await;
+            polled = self.ask(node, list, known, &token, texts).await;
         }
         if let (Ok(_), Token::Own(token), Credential::Keystone(session)) = (&polled, &token, &self.credential) {
             session.token_accepted(token).await;
@@ -172,11 +198,12 @@ impl AgentClient {
     async fn ask(
         &self,
         node: &NodeAddress,
+        list: AgentList,
         known: Option<HeaderValue>,
         token: &Token,
         texts: &Arc<SharedTexts>,
     ) -> Result<Polled, PollError> {
-        let polled = tokio::time::timeout(POLL_TIMEOUT, self.exchange(node, known, token, texts)).await;
+        let polled = tokio::time::timeout(POLL_TIMEOUT, self.exchange(node, list, known, token, texts)).await;
         polled.unwrap_or(Err(PollError::TimedOut))
     }
 
@@ -193,12 +220,13 @@ impl AgentClient {
     async fn exchange(
         &self,
         node: &NodeAddress,
+        list: AgentList,
         known: Option<HeaderValue>,
         token: &Token,
         texts: &Arc<SharedTexts>,
     ) -> Result<Polled, PollError> {
         let is_conditional = known.is_some();
-        let answer = self.send(node, known, token).await?;
+        let answer = self.send(node, list, known, token).await?;
         match (answer.status(), token) {
             (StatusCode::OK, _) => {}
             (StatusCode::NOT_MODIFIED, _) if is_conditional => return Ok(Polled::Unchanged),
@@ -226,12 +254,13 @@ impl AgentClient {
     async fn send(
         &self,
         node: &NodeAddress,
+        list: AgentList,
         known: Option<HeaderValue>,
         token: &Token,
     ) -> Result<http::Response<Incoming>, PollError> {
         let unreachable = |detail: &str| PollError::Unreachable(detail.to_owned());
         let mut request = Request::builder()
-            .uri(format!("{node}/backup_targets/detail"))
+            .uri(format!("{node}{}", list.path()))
             .body(Full::new(Bytes::new()))
             .map_err(|_| unreachable("its address is not a URL"))?;
         let headers = request.headers_mut();

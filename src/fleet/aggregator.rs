@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::agent_client::{AgentClient, AgentClientError, Polled};
+use super::agent_client::{AgentClient, AgentClientError, AgentList, PollError, Polled};
 use super::answer::{AgentAnswer, NodeTarget, SharedTexts};
 use super::compute::compute;
 use super::descriptions::{Descriptions, TARGETS_MAX};
@@ -109,7 +109,7 @@ impl Fleet {
             nodes: Mutex::default(),
             texts: Arc::default(),
             descriptions: Descriptions::default(),
-            view: ArcSwap::from_pointee(FleetView::new(Vec::new(), policy(settings), |_| None)),
+            view: ArcSwap::from_pointee(FleetView::new(Vec::new(), policy(settings, settings.interval(0)), |_| None)),
             started_at: Instant::now(),
         });
         shared.follow(&listed, &listed);
@@ -194,12 +194,18 @@ impl Shared {
         }
     }
 
+    /// Time between two polls of a node.
+    fn interval(&self) -> Duration {
+        let nodes = self.nodes().len();
+        self.settings.load().interval(nodes)
+    }
+
     async fn poll_forever(self: Arc<Self>, node: Arc<Node>) {
-        let spread = FIRST_POLLS_WITHIN.min(self.settings.load().interval);
+        let spread = FIRST_POLLS_WITHIN.min(self.interval());
         sleep(spread.mul_f64(random_fraction())).await;
         loop {
             self.poll(&node).await;
-            let delay = node.delay(self.settings.load().interval);
+            let delay = node.delay(self.interval());
             sleep(delay.mul_f64(1.0 - JITTER + 2.0 * JITTER * random_fraction())).await;
         }
     }
@@ -208,16 +214,24 @@ impl Shared {
         let permits = if node.is_failing() { &self.retries } else { &self.polls };
         // The semaphore is never closed.
         let _permit = permits.acquire().await;
-        let polled = self.client.load_full().poll(&node.address, node.tag(), &self.texts).await;
+        let client = self.client.load_full();
+        let (mut list, tag) = node.list();
+        let mut polled = client.poll(&node.address, list, tag, &self.texts).await;
+        if list == AgentList::Verdicts && polled.as_ref().is_err_and(PollError::is_not_found) {
+            node.has_no_verdicts();
+            let (details, tag) = node.list();
+            list = details;
+            polled = client.poll(&node.address, list, tag, &self.texts).await;
+        }
         let changed = match polled {
             Ok(Polled::Unchanged) => None,
             Ok(Polled::Changed(answer, tag)) => match self.accept(node, answer) {
-                Ok(targets) => Some((targets, tag)),
+                Ok(targets) => Some((targets, tag.map(|tag| (list, tag)))),
                 Err(limit) => return node.failed(&limit),
             },
             Err(error) => return node.failed(&error.to_string()),
         };
-        node.answered(changed, self.settings.load().interval);
+        node.answered(changed, self.interval());
     }
 
     /// Returns the targets of an answer, or the limit that it exceeds.
@@ -248,9 +262,11 @@ impl Shared {
     fn publish(&self) {
         let settings = self.settings.load();
         let nodes: Vec<_> = self.nodes().values().map(|polled| polled.node.clone()).collect();
-        let nodes = nodes.iter().map(|node| node.snapshot(settings.interval)).collect();
+        let interval = settings.interval(nodes.len());
+        let snapshots = nodes.iter().map(|node| node.snapshot(interval)).collect();
         let described = self.descriptions.all();
-        let view = FleetView::new(nodes, policy(&settings), |export| described.get(export).cloned());
+        let view = FleetView::new(snapshots, policy(&settings, interval), |export| described.get(export).cloned());
+        self.renew_descriptions(&view, &nodes);
         log_changes(&self.view.load(), &view);
         let present: HashSet<&str> = view.targets.iter().map(|target| &*target.described.filesystem_export).collect();
         self.descriptions.forget_others_than(&present);
@@ -259,7 +275,22 @@ impl Shared {
         self.texts.forget_unused();
     }
 
-    /// Reads the file of nodes again and again. A file that cannot be used is logged once.
+    /// Gets the descriptions of targets again whose nodes do not answer any more. Most polls are answered with 304, so no
+    /// other node would send one until something changes.
+    fn renew_descriptions(&self, view: &FleetView, nodes: &[Arc<Node>]) {
+        if view.is_complete {
+            return;
+        }
+        let answering = view.nodes.iter().filter(|node| node.is_answering);
+        let old = self.descriptions.not_by(&answering.map(|node| &*node.name).collect());
+        for target in view.targets.iter().filter(|target| old.contains(&*target.described.filesystem_export)) {
+            if let Some(node) = view.node_with(target).and_then(|index| nodes.get(index)) {
+                node.forget_tag();
+            }
+        }
+    }
+
+    /// Reads the list of nodes again and again. One that cannot be used is logged once.
     async fn read_list_forever(self: Arc<Self>) {
         let (mut problem, mut former) = (None, BTreeSet::new());
         loop {
@@ -326,6 +357,6 @@ fn log_changes(former: &FleetView, view: &FleetView) {
     }
 }
 
-fn policy(settings: &AggregateSettings) -> Policy {
-    Policy { available_when: settings.available_when, expected_on: settings.expected_on, interval: settings.interval }
+fn policy(settings: &AggregateSettings, interval: Duration) -> Policy {
+    Policy { available_when: settings.available_when, expected_on: settings.expected_on, interval }
 }

@@ -1,4 +1,4 @@
-//! What an agent answers to `GET /backup_targets/detail`, reduced to what the view of the fleet needs.
+//! What an agent answers to `GET /backup_targets/verdicts` or `…/detail`, reduced to what the view of the fleet needs.
 //!
 //! An aggregator keeps an answer of every node, so a target of a node has few bytes: texts that other nodes also have are
 //! shared, and a message exists only for a problem. An answer of an agent of another version may have more fields and
@@ -37,7 +37,7 @@ pub(super) struct NodeTarget {
     pub(super) state: NodeTargetState,
     /// Since when the target has its status.
     pub(super) since: Option<Timestamp>,
-    /// When its latest probe ended.
+    /// When its latest probe ended, if the answer says so.
     pub(super) observed_at: Option<Timestamp>,
     /// Reason code and message of a problem or of a warning.
     pub(super) problem: Option<Box<(Arc<str>, String)>>,
@@ -56,13 +56,31 @@ pub(super) enum NodeTargetState {
     NotProbed,
 }
 
+/// Measurements of a target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Figures {
+    /// Size, in bytes.
+    pub(super) size_bytes: Option<u64>,
+    /// Used space, in bytes.
+    pub(super) used_bytes: Option<u64>,
+    /// Time of the latest proof of its object lock.
+    pub(super) lock_proved_at: Option<Timestamp>,
+}
+
+/// A target as an agent describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct DescribedTarget {
+    pub(super) target: wire::Target,
+    pub(super) figures: Figures,
+}
+
 /// A decoded answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct AgentAnswer {
     /// The targets of the node.
     pub(super) targets: Vec<NodeTarget>,
     /// The same targets in the form of the API, in the same order.
-    pub(super) described: Vec<wire::Target>,
+    pub(super) described: Vec<DescribedTarget>,
 }
 
 /// Texts that many targets share.
@@ -104,6 +122,14 @@ struct Report {
     message: Option<String>,
     since: String,
     checked_at: Option<String>,
+    capacity_bytes: Option<u64>,
+    used_bytes: Option<u64>,
+    object_lock_proof: Option<LockProof>,
+}
+
+#[derive(Deserialize)]
+struct LockProof {
+    proved_at: Option<String>,
 }
 
 /// Why an answer cannot be used.
@@ -139,11 +165,23 @@ impl AgentAnswer {
         let mut exports = HashSet::new();
         for (target, detail) in described.into_iter().zip(details) {
             if exports.insert(target.filesystem_export.clone()) {
+                let figures = Figures::of(&detail.report);
                 answer.targets.push(NodeTarget::new(&target, detail.report, texts)?);
-                answer.described.push(target);
+                answer.described.push(DescribedTarget { target, figures });
             }
         }
         Ok(answer)
+    }
+}
+
+impl Figures {
+    fn of(report: &Report) -> Self {
+        let proved_at = report.object_lock_proof.as_ref().and_then(|proof| proof.proved_at.as_deref());
+        Self {
+            size_bytes: report.capacity_bytes,
+            used_bytes: report.used_bytes,
+            lock_proved_at: proved_at.and_then(wire::parse_timestamp),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! How the agents describe the targets of the fleet.
 //!
 //! The agents describe a target almost alike, so the aggregator keeps one description of each. That of an agent which
-//! finds the target available is preferred, because it has the capacity. A description is replaced before it is old, since
-//! its agent may be gone while others still have the target.
+//! finds the target available is preferred, because it has the capacity. A description is replaced before it is old. When
+//! its agent stops answering, another agent is asked for its own ([`Descriptions::not_by`]). The latest proof of an object
+//! lock counts, whichever agent it is from.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::answer::AgentAnswer;
+use super::answer::{AgentAnswer, DescribedTarget, Figures};
 use crate::api::wire::Target;
 use crate::model::Status;
 
@@ -33,6 +34,7 @@ struct Description {
     by: Arc<str>,
     is_available: bool,
     target: Arc<Target>,
+    figures: Figures,
     described_at: Instant,
     /// When an answer last contained the target.
     seen_at: Instant,
@@ -52,23 +54,36 @@ impl Descriptions {
             return false;
         }
         for (target, described) in answer.targets.iter().zip(answer.described.drain(..)) {
+            let DescribedTarget { target: described, mut figures } = described;
             let is_available = described.status == Status::Available;
-            match descriptions.get_mut(&target.export) {
-                Some(present) if !present.is_replaced_by(node, is_available) => present.seen_at = now,
-                _ => {
-                    let (by, target_of_node) = (node.clone(), Arc::new(described));
-                    let description =
-                        Description { by, is_available, target: target_of_node, described_at: now, seen_at: now };
-                    descriptions.insert(target.export.clone(), description);
+            if let Some(present) = descriptions.get_mut(&target.export) {
+                figures.lock_proved_at = figures.lock_proved_at.max(present.figures.lock_proved_at);
+                present.figures.lock_proved_at = figures.lock_proved_at;
+                if !present.is_replaced_by(node, is_available) {
+                    present.seen_at = now;
+                    continue;
                 }
             }
+            let (by, described) = (node.clone(), Arc::new(described));
+            let description =
+                Description { by, is_available, target: described, figures, described_at: now, seen_at: now };
+            descriptions.insert(target.export.clone(), description);
         }
         true
     }
 
+    /// Returns the exports that a node of this set does not describe.
+    pub(super) fn not_by(&self, nodes: &HashSet<&str>) -> HashSet<Arc<str>> {
+        let descriptions = self.lock();
+        let others = descriptions.iter().filter(|(_, description)| !nodes.contains(&*description.by));
+        others.map(|(export, _)| export.clone()).collect()
+    }
+
     /// Returns all descriptions.
-    pub(super) fn all(&self) -> HashMap<Arc<str>, Arc<Target>> {
-        self.lock().iter().map(|(export, description)| (export.clone(), description.target.clone())).collect()
+    pub(super) fn all(&self) -> HashMap<Arc<str>, (Arc<Target>, Figures)> {
+        let descriptions = self.lock();
+        let all = descriptions.iter();
+        all.map(|(export, found)| (export.clone(), (found.target.clone(), found.figures))).collect()
     }
 
     /// Forgets the targets that no node has. A description is kept for a while, because it is added before the answer
@@ -112,7 +127,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn description_of_an_agent_that_finds_the_target_available_is_preferred() {
         let (descriptions, a, b) = (Descriptions::default(), Arc::from("a"), Arc::from("b"));
-        let version = || descriptions.all().get("nas:/b").map(|target| target.version.clone());
+        let version = || descriptions.all().get("nas:/b").map(|(target, _)| target.version.clone());
         for (node, status, text, expected) in [
             (&a, "offline", "1", "1"),
             (&b, "offline", "2", "1"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::view::{FleetView, NodeState};
+use super::view::{FleetTarget, FleetView, NodeState};
 use crate::api::metrics::{Exposition, Family, answer_with, flag, number, seconds_of};
 use crate::model::Status;
 
@@ -44,9 +44,28 @@ static REASON_NODES: Family = Family::gauge(
     "Nodes where the target has this reason code.",
 );
 
+static SIZE: Family = Family::gauge(
+    "targetwatch_fleet_target_size_bytes",
+    &["export"],
+    "Size of the target as a node that can write to it measured it. Absent while none can.",
+);
+
+static USED: Family = Family::gauge(
+    "targetwatch_fleet_target_used_bytes",
+    &["export"],
+    "Used space of the target, from the same node, rounded to a thousandth of the size.",
+);
+
+static LOCK_PROOF: Family = Family::gauge(
+    "targetwatch_fleet_lock_proof_timestamp_seconds",
+    &["export"],
+    "Time of the latest proof of the object lock on any node.",
+);
+
 /// All families.
 #[cfg(test)]
-static FAMILIES: &[&Family] = &[&NODES, &MASS_OUTAGE, &AS_OF, &AVAILABLE, &TARGET_NODES, &REASON_NODES];
+static FAMILIES: &[&Family] =
+    &[&NODES, &MASS_OUTAGE, &AS_OF, &AVAILABLE, &TARGET_NODES, &REASON_NODES, &SIZE, &USED, &LOCK_PROOF];
 
 /// Answers a scrape.
 ///
@@ -82,7 +101,15 @@ fn write(view: &FleetView, is_ready: bool, exposition: &mut Exposition<'_>) -> f
             .iter()
             .map(move |(reason, count)| ([("export", export), ("reason", &**reason)], number(*count as u64)))
     });
-    exposition.write(&REASON_NODES, with_reasons)
+    exposition.write(&REASON_NODES, with_reasons)?;
+    let sizes = |size: fn(&FleetTarget) -> Option<u64>| {
+        targets().filter_map(move |(export, target)| Some(([("export", export)], number(size(target)?))))
+    };
+    exposition.write(&SIZE, sizes(|target| target.sizes_in_bytes().1))?;
+    exposition.write(&USED, sizes(|target| target.sizes_in_bytes().0))?;
+    let proofs =
+        targets().filter_map(|(export, target)| Some(([("export", export)], seconds_of(target.lock_proved_at()?))));
+    exposition.write(&LOCK_PROOF, proofs)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::agent_client::POLL_TIMEOUT;
+use super::agent_client::{AgentList, POLL_TIMEOUT};
 use super::answer::NodeTarget;
 use super::view::NodeSnapshot;
 use crate::model::settings::NodeAddress;
@@ -27,6 +27,9 @@ const ANSWER_INTERVALS: u32 = 3;
 
 /// Longest tag of an answer that is sent back, in bytes.
 const TAG_MAX_BYTES: usize = 128;
+
+/// How long an agent of an earlier release is asked for details before it is asked for verdicts again.
+const DETAILS_FOR: Duration = Duration::from_secs(600);
 
 /// Longest description of a failed poll, in characters.
 const FAILURE_MAX_CHARS: usize = 300;
@@ -48,7 +51,10 @@ struct State {
     answered: Option<LatestAnswer>,
     failure: Option<Arc<str>>,
     failures_in_a_row: u32,
-    tag: Option<HeaderValue>,
+    /// Tag of the latest answer, and the list that it is of.
+    tag: Option<(AgentList, HeaderValue)>,
+    /// Until when its agent is asked for details, because it does not have the list of verdicts.
+    asked_for_details_until: Option<Instant>,
     targets: Arc<[NodeTarget]>,
 }
 
@@ -73,13 +79,32 @@ impl Node {
         &self.name
     }
 
-    /// Tag of the latest answer.
-    pub(super) fn tag(&self) -> Option<HeaderValue> {
-        self.state().tag.clone()
+    /// Returns the list to ask for, and the tag of its latest answer.
+    pub(super) fn list(&self) -> (AgentList, Option<HeaderValue>) {
+        let state = self.state();
+        let has_verdicts = state.asked_for_details_until.is_none_or(|until| until <= Instant::now());
+        let list = if has_verdicts { AgentList::Verdicts } else { AgentList::Details };
+        let tag = state.tag.as_ref().filter(|(known, _)| *known == list);
+        (list, tag.map(|(_, tag)| tag.clone()))
     }
 
-    /// Records an answer. `changed` has its targets and its tag, unless it is that nothing has changed. `interval` is the time until the next poll.
-    pub(super) fn answered(&self, changed: Option<(Arc<[NodeTarget]>, Option<HeaderValue>)>, interval: Duration) {
+    /// Records that its agent does not have the list of verdicts. It may be upgraded.
+    pub(super) fn has_no_verdicts(&self) {
+        self.state().asked_for_details_until = Some(Instant::now() + DETAILS_FOR);
+    }
+
+    /// Makes the next poll get the whole answer.
+    pub(super) fn forget_tag(&self) {
+        self.state().tag = None;
+    }
+
+    /// Records an answer. `changed` has its targets, and its list and tag, unless it is that nothing has changed.
+    /// `interval` is the time until the next poll.
+    pub(super) fn answered(
+        &self,
+        changed: Option<(Arc<[NodeTarget]>, Option<(AgentList, HeaderValue)>)>,
+        interval: Duration,
+    ) {
         let mut state = self.state();
         state.is_polled = true;
         state.answered = Some(LatestAnswer { instant: Instant::now(), at: Timestamp::now(), interval });
@@ -87,7 +112,7 @@ impl Node {
         state.failure = None;
         if let Some((targets, tag)) = changed {
             state.targets = targets;
-            state.tag = tag.filter(|tag| tag.len() <= TAG_MAX_BYTES);
+            state.tag = tag.filter(|(_, tag)| tag.len() <= TAG_MAX_BYTES);
         }
     }
 
@@ -188,5 +213,20 @@ mod tests {
         assert_eq!(node.snapshot(INTERVAL).failure.map(|failure| failure.len()), Some(FAILURE_MAX_CHARS));
         node.answered(None, INTERVAL);
         assert_eq!(node.delay(INTERVAL), INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn agent_without_verdicts_is_asked_for_details_for_a_while() {
+        let (node, tag) = (node(), HeaderValue::from_static("W/\"1\""));
+        assert_eq!(node.list(), (AgentList::Verdicts, None));
+        node.has_no_verdicts();
+        node.answered(Some((Arc::default(), Some((AgentList::Details, tag.clone())))), INTERVAL);
+        assert_eq!(node.list(), (AgentList::Details, Some(tag.clone())));
+        tokio::time::advance(DETAILS_FOR).await;
+        assert_eq!(node.list(), (AgentList::Verdicts, None), "it may have been upgraded");
+        node.has_no_verdicts();
+        assert_eq!(node.list(), (AgentList::Details, Some(tag)), "its tag is still valid");
+        node.forget_tag();
+        assert_eq!(node.list(), (AgentList::Details, None));
     }
 }

@@ -1,12 +1,15 @@
-//! The list of nodes: the addresses in the configuration, and those in a file, which other tools may write.
+//! The list of nodes: the addresses in the configuration, those in a file, which other tools may write, and those of the SRV
+//! records of a service.
 //!
-//! A file that cannot be used changes nothing: a node must not disappear because of a typo in another line.
+//! A file or a lookup that fails changes nothing: a node must not disappear because of a typo in another line, or while the
+//! name servers are down.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
-use crate::model::settings::{AddressError, AggregateSettings, NodeAddress};
+use crate::model::settings::{AddressError, AggregateSettings, NodeAddress, SrvSettings};
 use crate::sys::secret_file::{FileError, read_public};
+use crate::sys::srv::{self, SrvError};
 
 /// Largest number of nodes.
 pub const NODES_MAX: usize = 20_000;
@@ -30,8 +33,26 @@ pub enum NodeListError {
         /// Cause.
         error: AddressError,
     },
+    /// The hosts of the service are not known.
+    #[error("[aggregate] nodes_srv {name}: {error}")]
+    Srv {
+        /// Name of the service.
+        name: String,
+        /// Cause.
+        error: SrvError,
+    },
+    /// A host of the service is not an address.
+    #[error("[aggregate] nodes_srv {name}: {error}")]
+    SrvHost {
+        /// Name of the service.
+        name: String,
+        /// Cause.
+        error: AddressError,
+    },
     /// There is no node.
-    #[error("no nodes are listed, expected the address of at least one agent in [aggregate] nodes or nodes_file")]
+    #[error(
+        "no nodes are listed, expected the address of at least one agent in [aggregate] nodes, nodes_file or nodes_srv"
+    )]
     Empty,
     /// Two addresses have the same host and port.
     #[error("{0} is listed with http:// and with https://, expected one address for each node")]
@@ -53,6 +74,9 @@ pub(super) async fn read(settings: &AggregateSettings) -> Result<BTreeSet<NodeAd
         let line = |line, error| NodeListError::Line { file: file.clone(), line, error };
         nodes.extend(parse(&text).map_err(|(number, error)| line(number, error))?);
     }
+    if let Some(service) = &settings.nodes_srv {
+        nodes.extend(hosts(service).await?);
+    }
     // A file that another program is about to write can be empty.
     if nodes.is_empty() {
         return Err(NodeListError::Empty);
@@ -65,6 +89,19 @@ pub(super) async fn read(settings: &AggregateSettings) -> Result<BTreeSet<NodeAd
         Some(node) => Err(NodeListError::SameName(node.name().to_owned())),
         None => Ok(nodes),
     }
+}
+
+/// Returns the agents of a service.
+async fn hosts(service: &SrvSettings) -> Result<Vec<NodeAddress>, NodeListError> {
+    let name = || service.name.clone();
+    let found = srv::lookup(&service.name, service.server).await;
+    let found = found.map_err(|error| NodeListError::Srv { name: name(), error })?;
+    let scheme = if service.is_encrypted { "https" } else { "http" };
+    let addresses = found.iter().map(|found| {
+        let text = format!("{scheme}://{}:{}", found.host, found.port);
+        text.parse().map_err(|error| NodeListError::SrvHost { name: name(), error })
+    });
+    addresses.collect()
 }
 
 /// Parses the content of a file: one address in each line, and comments from `#` to the end of the line. The error has

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::answer::{NodeTarget, NodeTargetState};
+use super::answer::{Figures, NodeTarget, NodeTargetState};
 use super::outage;
 use crate::api::wire;
 use crate::model::Status;
@@ -154,6 +154,7 @@ pub struct FleetTarget {
     pub id: Uuid,
     /// The target as one of the agents describes it.
     pub described: Arc<wire::Target>,
+    figures: Figures,
     /// Status in the fleet, by policy.
     pub status: Status,
     /// Number of nodes in each state.
@@ -196,10 +197,10 @@ impl<'a> TargetOnNode<'a> {
         if self.node.is_answering { self.target?.since } else { self.node.answered_at }
     }
 
-    /// When the latest probe of this node ended.
+    /// When the latest probe of this node ended, or if that is not known, when the node last answered with this state.
     #[must_use]
     pub fn observed_at(&self) -> Option<Timestamp> {
-        self.target?.observed_at
+        self.target?.observed_at.or(self.node.answered_at)
     }
 
     fn current(&self) -> Option<&'a NodeTarget> {
@@ -236,7 +237,7 @@ impl FleetView {
     pub(super) fn new(
         nodes: Vec<NodeSnapshot>,
         policy: Policy,
-        described: impl Fn(&str) -> Option<Arc<wire::Target>>,
+        described: impl Fn(&str) -> Option<(Arc<wire::Target>, Figures)>,
     ) -> Self {
         let mut indexes: HashMap<&str, usize> = HashMap::new();
         let mut found: Vec<(Arc<str>, Vec<OnNode>)> = Vec::new();
@@ -295,6 +296,16 @@ impl FleetView {
         })
     }
 
+    /// Index of a node where the target is available.
+    pub(super) fn node_with(&self, target: &FleetTarget) -> Option<usize> {
+        let is_available = |found: &&OnNode| {
+            let node = self.nodes.get(found.node as usize);
+            let state = node.map(|node| state(node, node.targets.get(found.target as usize)));
+            matches!(state, Some(NodeState::Available | NodeState::Warning))
+        };
+        target.present.iter().find(is_available).map(|found| found.node as usize)
+    }
+
     /// Returns up to `max` nodes where a target is not available or has a warning, the worst first.
     pub(super) fn not_available<'a>(&'a self, target: &'a FleetTarget, max: usize) -> Vec<TargetOnNode<'a>> {
         let mut found = Vec::new();
@@ -312,7 +323,7 @@ impl FleetTarget {
     /// A target that is `present` on some of the nodes. `without` counts the nodes as if no agent had it.
     fn new(
         export: &str,
-        described: Arc<wire::Target>,
+        (described, figures): (Arc<wire::Target>, Figures),
         present: Vec<OnNode>,
         without: NodeCounts,
         nodes: &[NodeSnapshot],
@@ -332,15 +343,32 @@ impl FleetTarget {
         }
         let is_available = policy.available_when.is_met(counts.available, counts.expected);
         let status = if is_available { Status::Available } else { Status::Offline };
-        Self { id: id(export), described, status, counts, reasons, present }
+        Self { id: id(export), described, figures, status, counts, reasons, present }
     }
 
     /// Returns used space and size, as texts. Neither is known while the target is available nowhere: old figures would look
     /// as if they had just been measured.
     #[must_use]
     pub fn sizes(&self) -> (Option<&str>, Option<&str>) {
-        let is_measured = self.status == Status::Available || self.counts.available > 0;
-        if is_measured { (self.described.used.as_deref(), self.described.capacity.as_deref()) } else { (None, None) }
+        match self.is_measured() {
+            true => (self.described.used.as_deref(), self.described.capacity.as_deref()),
+            false => (None, None),
+        }
+    }
+
+    /// Returns the same in bytes.
+    pub(super) fn sizes_in_bytes(&self) -> (Option<u64>, Option<u64>) {
+        let known = |bytes: Option<u64>| bytes.filter(|_| self.is_measured());
+        (known(self.figures.used_bytes), known(self.figures.size_bytes))
+    }
+
+    /// Time of the latest proof of its object lock on any node.
+    pub(super) fn lock_proved_at(&self) -> Option<Timestamp> {
+        self.figures.lock_proved_at
+    }
+
+    fn is_measured(&self) -> bool {
+        self.counts.available > 0
     }
 }
 

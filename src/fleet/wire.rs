@@ -92,7 +92,8 @@ pub struct ProbedTargetNode {
     /// The target on the node.
     #[serde(flatten)]
     pub node: TargetNode,
-    /// When the latest known probe ended, according to the clock of the node.
+    /// Time at which the node last answered with this state. With an agent of an earlier release, the end of the latest known
+    /// probe, according to the clock of the node.
     pub observed_at: Option<String>,
 }
 

@@ -20,7 +20,9 @@ use super::nfs_options::NfsOptions;
 use super::report::{LockMode, Severity};
 use super::target_spec::{PathKey, SpecFields, TargetSpec};
 
-pub use aggregate::{AddressError, AggregateSettings, AvailableWhen, ExpectedOn, NodeAddress, PolicyError};
+pub use aggregate::{
+    AddressError, AggregateSettings, AvailableWhen, ExpectedOn, NodeAddress, PolicyError, SrvSettings,
+};
 pub use api::{
     ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,
     TlsSettings,

@@ -70,6 +70,7 @@ async fn openapi_lists_every_served_route() {
     for (path, verbs) in [
         ("/backup_targets", &["get", "post"][..]),
         ("/backup_targets/detail", &["get"]),
+        ("/backup_targets/verdicts", &["get"]),
         ("/backup_targets/{id}", &["get", "put", "delete"]),
         ("/backup_targets/{id}/set_default", &["get"]),
         ("/backup_targets/{id}/checks", &["get"]),

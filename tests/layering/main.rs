@@ -56,6 +56,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("rusqlite", &["registry/sqlite.rs", "registry/sqlite/"]),
     ("sd_notify", &["sys/systemd.rs"]),
     ("serde_saphyr", &["cli/token/clouds.rs"]),
+    ("simple_dns", &["sys/srv.rs"]),
     ("toml", &["config.rs", "config/"]),
     // One function selects the store. Everything else, including tests, uses the registry.
     (

@@ -39,7 +39,7 @@ async fn private_type_is_listed_for_its_projects_and_admins_only() {
         for path in ["/backup_target_types", "/backup_target_types/detail"] {
             assert_eq!(names(&get(path).await.ok()["backup_target_types"]), expected, "{path} {caller:?}");
         }
-        for path in ["/backup_targets", "/backup_targets/detail"] {
+        for path in ["/backup_targets", "/backup_targets/detail", "/backup_targets/verdicts"] {
             let list = get(path).await.ok();
             assert_eq!(names(&list["backup_targets"][0]["backup_target_types"]), expected, "{path} {caller:?}");
         }

@@ -36,7 +36,7 @@ pub(in crate::fleet) fn with(node: NodeSnapshot, targets: &[NodeTarget]) -> Node
     NodeSnapshot { targets: targets.into(), ..node }
 }
 
-fn described(export: &str) -> Option<Arc<wire::Target>> {
+fn described(export: &str) -> Option<(Arc<wire::Target>, Figures)> {
     let fields = serde_json::json!({
         "id": Uuid::nil(), "type": "nfs", "created_at": "2026-01-01T00:00:00.000000",
         "updated_at": "2026-01-01T00:00:00.000000", "version": "0.1.0", "filesystem_export": export,
@@ -45,7 +45,9 @@ fn described(export: &str) -> Option<Arc<wire::Target>> {
         "capacity": null, "used": null, "status": "available", "backup_target_types": [],
         "backup_target_metadata": [],
     });
-    Some(Arc::new(serde_json::from_value(fields).expect("a target")))
+    let lock_proved_at = export.starts_with("https:").then(|| at(-3600));
+    let figures = Figures { size_bytes: Some(4_000_000), used_bytes: Some(1_000_000), lock_proved_at };
+    Some((Arc::new(serde_json::from_value(fields).expect("a target")), figures))
 }
 
 /// The view of these nodes.

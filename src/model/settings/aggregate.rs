@@ -1,6 +1,7 @@
 //! Settings of the aggregator.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,6 +12,12 @@ const DEFAULT_PORT: u16 = 8781;
 /// Longest address of an agent, in bytes. A host name has at most 253 (RFC 1035 §2.3.4).
 const ADDRESS_MAX_BYTES: usize = 300;
 
+/// Shortest time between two polls of a node, if none is configured.
+const INTERVAL_MIN: Duration = Duration::from_secs(5);
+
+/// Time for each node between two polls of one, if none is configured: 500 polls a second.
+const TIME_PER_NODE: Duration = Duration::from_millis(2);
+
 /// Settings of `targetwatch aggregate` (`[aggregate]`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct AggregateSettings {
@@ -18,16 +25,38 @@ pub struct AggregateSettings {
     pub nodes: Vec<NodeAddress>,
     /// File with further addresses, one in a line. It is read again when it changes.
     pub nodes_file: Option<PathBuf>,
+    /// Service whose SRV records have further addresses.
+    pub nodes_srv: Option<SrvSettings>,
     /// File of the token that is sent to the agents.
     pub token_file: Option<PathBuf>,
     /// PEM file of certificate authorities that are trusted in addition to those of the system.
     pub ca_bundle: Option<PathBuf>,
-    /// Time between two polls of a node.
-    pub interval: Duration,
+    /// Time between two polls of a node. `None` for one that depends on the number of nodes.
+    pub interval: Option<Duration>,
     /// When a target is available.
     pub available_when: AvailableWhen,
     /// On which nodes a target is expected.
     pub expected_on: ExpectedOn,
+}
+
+/// A service in DNS whose hosts run agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SrvSettings {
+    /// Name of the service, such as `_targetwatch._tcp.example.com`.
+    pub name: String,
+    /// Whether the agents are reached with TLS.
+    pub is_encrypted: bool,
+    /// Name server that is asked instead of those of this host.
+    pub server: Option<SocketAddr>,
+}
+
+impl AggregateSettings {
+    /// Time between two polls of one of these nodes.
+    #[must_use]
+    pub fn interval(&self, nodes: usize) -> Duration {
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+        self.interval.unwrap_or_else(|| INTERVAL_MIN.max(TIME_PER_NODE.saturating_mul(nodes)))
+    }
 }
 
 /// On how many of the expected nodes a target must be available to be available in the fleet.
@@ -189,6 +218,25 @@ mod tests {
             assert_eq!(parsed.as_deref(), expected, "{text}");
         }
         assert!(format!("https://{}", "a".repeat(400)).parse::<NodeAddress>().is_err());
+    }
+
+    #[test]
+    fn interval_grows_with_the_number_of_nodes() {
+        let settings = AggregateSettings {
+            nodes: Vec::new(),
+            nodes_file: None,
+            nodes_srv: None,
+            token_file: None,
+            ca_bundle: None,
+            interval: None,
+            available_when: AvailableWhen::All,
+            expected_on: ExpectedOn::All,
+        };
+        for (nodes, seconds) in [(0, 5), (1_000, 5), (2_500, 5), (10_000, 20), (20_000, 40)] {
+            assert_eq!(settings.interval(nodes).as_secs(), seconds, "{nodes}");
+        }
+        let settings = AggregateSettings { interval: Some(Duration::from_secs(60)), ..settings };
+        assert_eq!(settings.interval(10_000).as_secs(), 60);
     }
 
     #[test]

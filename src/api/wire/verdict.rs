@@ -1,0 +1,96 @@
+//! Targets with their verdicts on the wire: a list that stays the same while nothing happens, for programs that poll it.
+//!
+//! A report changes at each probe. This one has no times of probes and no durations, and its sizes are rounded. So a
+//! client that sends `If-None-Match` gets a 304 until a status, a reason or a size changes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::extensible::{ProbeVerdict, Reason};
+use super::report::{LockProof, Report};
+use super::target::Target;
+use crate::agent::TargetView;
+use crate::model::Caller;
+use crate::model::capacity::format_bytes;
+
+/// Used space is rounded to this part of the size.
+const STEPS: u64 = 1000;
+
+/// A target with its verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TargetVerdict {
+    /// The target. Its `used` is rounded.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Parts of its latest report that change only when something happens.
+    pub report: VerdictReport,
+}
+
+/// Targets with their verdicts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TargetVerdictList {
+    /// Oldest first.
+    pub backup_targets: Vec<TargetVerdict>,
+}
+
+/// Parts of a report, under the same names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VerdictReport {
+    /// Time since which the target has its status.
+    pub since: String,
+    /// Verdict of the latest probe alone. `null` before the first probe.
+    pub verdict: Option<ProbeVerdict>,
+    /// Reason code of the problem, or of the warning of an available target.
+    pub reason: Option<Reason>,
+    /// What happened, and what to do.
+    pub message: Option<String>,
+    /// Size of the file system, or quota of the bucket, in bytes.
+    pub capacity_bytes: Option<u64>,
+    /// Used space, in bytes, rounded to a thousandth of the size. Without a size, to four digits.
+    pub used_bytes: Option<u64>,
+    /// Proof of the object lock of an immutable target. `null` for other targets.
+    pub object_lock_proof: Option<LockProof>,
+}
+
+impl TargetVerdict {
+    /// A target as a caller may see it, with its verdict.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
+        let report = Report::from(view);
+        let used_bytes = report.used_bytes.map(|used| rounded(used, report.capacity_bytes));
+        let mut target = Target::seen_by(caller, view);
+        target.used = used_bytes.map(format_bytes);
+        let Report { since, verdict, reason, message, capacity_bytes, object_lock_proof, .. } = report;
+        let report = VerdictReport { since, verdict, reason, message, capacity_bytes, used_bytes, object_lock_proof };
+        Self { target, report }
+    }
+}
+
+/// Rounds used space down.
+fn rounded(used: u64, capacity: Option<u64>) -> u64 {
+    let step = match capacity {
+        Some(capacity) => capacity / STEPS,
+        None => 10_u64.pow(used.checked_ilog10().unwrap_or_default().saturating_sub(3)),
+    };
+    used - used % step.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_space_is_rounded_to_a_thousandth_of_the_size() {
+        for (used, capacity, expected) in [
+            (123_456_789, Some(1_000_000_000), 123_000_000),
+            (123_999_999, Some(1_000_000_000), 123_000_000),
+            (999, Some(900), 999),
+            (123_456_789, None, 123_400_000),
+            (1234, None, 1234),
+            (0, None, 0),
+            (7, Some(0), 7),
+        ] {
+            assert_eq!(rounded(used, capacity), expected, "{used} of {capacity:?}");
+        }
+    }
+}
