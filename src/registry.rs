@@ -39,7 +39,8 @@ pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TO
 pub use membership::{Aliases, Renames, ReplicaStatus};
 pub use memory::MemoryStore;
 pub use open::{file, open};
-pub use replica::ReplicaStore;
+pub use replica::join::{JoinAction, JoinError, JoinPlan, PlannedTarget};
+pub use replica::{ReplicaStore, join};
 pub use rules::Refusal;
 pub use shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
 pub use snapshot::{Difference, RegisteredTarget, Revision, Snapshot, Write};

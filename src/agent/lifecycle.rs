@@ -17,8 +17,8 @@ use super::shared::Shared;
 use super::statistics::ProbeStatistics;
 use super::view::View;
 use crate::driver::{Host, PoolStats};
-use crate::model::TargetId;
 use crate::model::settings::AgentSettings;
+use crate::model::{TargetId, TargetTypeId};
 use crate::registry::{Change, Registry, Snapshot, WriteResult};
 
 /// Version of this agent, which new targets and types record.
@@ -109,6 +109,18 @@ impl Agent {
     #[must_use]
     pub fn registry_writes(&self, result: WriteResult) -> u64 {
         self.shared.registry.writes(result)
+    }
+
+    /// Returns the id of a target from this id, which may be a former one, as [`Registry::current_target_id`].
+    #[must_use]
+    pub fn current_target_id(&self, id: TargetId) -> TargetId {
+        self.shared.registry.current_target_id(id)
+    }
+
+    /// Returns the id of a target type from this id, as [`Self::current_target_id`].
+    #[must_use]
+    pub fn current_type_id(&self, id: TargetTypeId) -> TargetTypeId {
+        self.shared.registry.current_type_id(id)
     }
 
     /// Returns how many transitions wait for the registry, and how many were dropped since the start.

@@ -68,6 +68,7 @@ impl Agent {
     /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
     pub async fn create_type(&self, new: NewType) -> Result<Arc<TargetType>, AgentError> {
         let id = Uuid::new_v4();
+        let new = NewType { target_id: self.current_target_id(new.target_id), ..new };
         self.change_type(id, |now| Change::CreateType(new.with_id(id, now))).await
     }
 

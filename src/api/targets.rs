@@ -80,7 +80,7 @@ pub(super) async fn create(Context { state, caller }: Context, Body(bytes): Body
 ))]
 pub(super) async fn show(Context { state, caller }: Context, Id(id): Id) -> OneTarget {
     let view = state.agent.view();
-    let target = view.target(target_id(&id)?).ok_or_else(|| unknown(&id))?;
+    let target = view.target(target_id(&state, &id)?).ok_or_else(|| unknown(&id))?;
     Ok(Json(wire::OneTarget::seen_by(&caller, target)))
 }
 
@@ -92,7 +92,7 @@ pub(super) async fn show(Context { state, caller }: Context, Id(id): Id) -> OneT
     (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn modify(Context { state, caller }: Context, Id(id): Id, Body(bytes): Body) -> OneTarget {
-    let view = state.agent.modify_target(target_id(&id)?, body::modification(&bytes)?).await?;
+    let view = state.agent.modify_target(target_id(&state, &id)?, body::modification(&bytes)?).await?;
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn modify(Context { state, caller }: Context, Id(id): Id, Body(
     (status = 409, description = "It is in use, or the default while others exist.", body = wire::FaultBody),
 ))]
 pub(super) async fn delete(Shared(state): Shared<State>, Id(id): Id) -> Result<Response, Fault> {
-    state.agent.delete_target(target_id(&id)?).await?;
+    state.agent.delete_target(target_id(&state, &id)?).await?;
     Ok(deleted())
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn set_default(
     if method == Method::HEAD {
         return Ok(([(ALLOW, "GET")], no_such_method(method, uri).await).into_response());
     }
-    let view = state.agent.set_default_target(target_id(&id)?).await?;
+    let view = state.agent.set_default_target(target_id(&state, &id)?).await?;
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)).into_response())
 }
 
@@ -134,7 +134,7 @@ pub(super) async fn set_default(
 ))]
 pub(super) async fn checks(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::Report>, Fault> {
     let view = state.agent.view();
-    let target = view.target(target_id(&id)?).ok_or_else(|| unknown(&id))?;
+    let target = view.target(target_id(&state, &id)?).ok_or_else(|| unknown(&id))?;
     Ok(Json(wire::Report::from(&**target)))
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn checks(Shared(state): Shared<State>, Id(id): Id) -> Result<J
     (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn check(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::Report>, Fault> {
-    let view = state.agent.check_now(target_id(&id)?).await?;
+    let view = state.agent.check_now(target_id(&state, &id)?).await?;
     Ok(Json(wire::Report::from(&*view)))
 }
 
@@ -155,13 +155,14 @@ pub(super) async fn check(Shared(state): Shared<State>, Id(id): Id) -> Result<Js
     (status = 503, description = "The registry cannot be read now.", body = wire::FaultBody),
 ))]
 pub(super) async fn history(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::History>, Fault> {
-    let id = target_id(&id)?;
+    let id = target_id(&state, &id)?;
     let history = state.agent.history(id).await?;
     Ok(Json(wire::History::new(id, &history)))
 }
 
-fn target_id(text: &str) -> Result<TargetId, Fault> {
-    text.parse().map_err(|_| unknown(text))
+/// Returns the id of a target from the text of a path, which may be a former id.
+fn target_id(state: &State, text: &str) -> Result<TargetId, Fault> {
+    text.parse().map(|id| state.agent.current_target_id(id)).map_err(|_| unknown(text))
 }
 
 fn unknown(id: &str) -> Fault {

@@ -88,7 +88,7 @@ pub(super) async fn target(
     let id = id.map_or_else(|_| "that is not UTF-8".to_owned(), |Path(id)| id);
     let _making = state.pages.acquire().await;
     let view = state.agent.view();
-    let Some(found) = id.parse().ok().and_then(|id| view.target(id)) else {
+    let Some(found) = id.parse().ok().and_then(|id| view.target(state.agent.current_target_id(id))) else {
         let fault = Fault::not_found(format!("there is no backup target {id}"));
         return layout::send_fault(&fault, &headers).await;
     };

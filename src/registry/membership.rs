@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::shared::CloudId;
+use super::snapshot::Write;
 use crate::model::{TargetId, TargetTypeId};
 
 /// Former ids of targets and types, from before the node joined a shared registry. The API accepts them.
@@ -23,6 +25,19 @@ pub struct Renames {
     pub targets: Vec<(TargetId, TargetId)>,
     /// Ids of types.
     pub types: Vec<(TargetTypeId, TargetTypeId)>,
+}
+
+/// How a node's registry becomes the copy of a shared one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adoption {
+    /// The shared registry.
+    pub cloud_id: CloudId,
+    /// Ids that change. The former ones become aliases.
+    pub renames: Renames,
+    /// The writes that make the content equal afterwards.
+    pub writes: Vec<Write>,
+    /// The ids of all targets, in the order of the shared registry.
+    pub order: Vec<TargetId>,
 }
 
 /// State of a registry that uses a shared one.

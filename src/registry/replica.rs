@@ -14,7 +14,7 @@
 mod difference;
 #[cfg(test)]
 pub(super) mod fake;
-pub(super) mod join;
+pub mod join;
 #[cfg(test)]
 mod tests;
 

@@ -43,11 +43,11 @@ use tokio::time::timeout;
 use file::Loss;
 use generation::Generation;
 use identity::FileIdentity;
-pub use inspection::{inspect, lock_path};
+pub use inspection::{inspect, lock_path, read_copy};
 pub use maintenance::{accept_loss, backup, own_mount, restore};
 
 use super::error::OpenError;
-use super::membership::{Aliases, Renames};
+use super::membership::{Adoption, Aliases};
 use super::shared::CloudId;
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
@@ -150,13 +150,13 @@ impl SqliteStore {
         self.write_rows(move |connection| membership_rows::put(connection, cloud_id)).await
     }
 
-    /// Changes ids to those of a shared registry, keeps the former ones as aliases, orders all rows as there, and stores
-    /// the shared registry. The snapshot does not change before the file is opened again.
+    /// Makes the file the copy of a shared registry, as [`Adoption`] says. The snapshot does not change before the file is
+    /// opened again.
     ///
     /// # Errors
     /// [`StorageError`] when it could not be made durable. Nothing was changed then.
-    pub async fn join(&self, cloud_id: CloudId, renames: Renames, order: Vec<TargetId>) -> Result<(), StorageError> {
-        self.write_rows(move |connection| membership_rows::join(connection, cloud_id, &renames, &order)).await
+    pub async fn adopt(&self, adoption: Adoption) -> Result<(), StorageError> {
+        self.write_rows(move |connection| membership_rows::adopt(connection, &adoption)).await
     }
 
     /// Runs `work`, a change, on the writer's thread, if the open file is still at its path. The change runs even if
@@ -322,14 +322,7 @@ fn write(connection: &mut Connection, writes: &[Write], role: Role) -> rusqlite:
         // A comparison with a shared registry would undo the change.
         membership_rows::clear(&transaction)?;
     }
-    for write in writes {
-        match write {
-            Write::PutTarget(target) => target_rows::put(&transaction, target)?,
-            Write::DeleteTarget(id) => target_rows::delete(&transaction, *id)?,
-            Write::PutType(target_type) => type_rows::put(&transaction, target_type)?,
-            Write::DeleteType(id) => type_rows::delete(&transaction, *id)?,
-        }
-    }
+    target_rows::write(&transaction, writes)?;
     Generation::increment(&transaction)?;
     transaction.commit()
 }

@@ -276,6 +276,96 @@ async fn names_and_defaults_that_move_between_targets_are_copied() {
     assert_eq!(second.registry.snapshot().targets(), first.registry.snapshot().targets());
 }
 
+#[tokio::test]
+async fn join_moves_targets_and_keeps_former_ids_as_aliases() {
+    let shared = FakeSharedRegistry::new();
+    let first = Node::start(&shared);
+    let here = create(&first.registry, nfs("nas:/shared")).await;
+    create(&first.registry, nfs("nas:/elsewhere")).await;
+    let directory = single(&["nas:/own", "nas:/shared"]).await;
+    let path = directory.path().join("registry.db");
+    let plan = join::plan(&path, &shared, false).await.expect("planned");
+    let actions = |plan: &join::JoinPlan| plan.targets.iter().map(|planned| planned.action.clone()).collect::<Vec<_>>();
+    let (added, renamed) = (join::JoinAction::Added, join::JoinAction::Renamed(here.target.id));
+    assert_eq!((actions(&plan), plan.received), (vec![added, renamed], 1));
+    assert_eq!(shared.snapshot().targets().len(), 2, "a plan changes nothing");
+    let applied = join::apply(&path, &shared, false).await.expect("joined");
+    assert_eq!(actions(&applied), actions(&plan));
+    let former = plan.targets[1].id;
+
+    let node = Node::start_in(&shared, directory);
+    assert!(node.status().is_joined && node.store.compare().await);
+    assert_eq!(node.exports(), ["nas:/shared", "nas:/elsewhere", "nas:/own"], "the order of the fleet");
+    assert_eq!(node.registry.snapshot().targets(), shared.snapshot().targets());
+    assert_eq!(node.registry.snapshot().default_target().expect("one").target.id, here.target.id);
+    assert_eq!(node.registry.current_target_id(former), here.target.id);
+    assert!(first.store.compare().await);
+    assert_eq!(first.exports(), node.exports());
+    let directory = node.stop().await;
+    let again = join::apply(&directory.path().join("registry.db"), &shared, false).await.expect("repeated");
+    assert!(actions(&again).iter().all(|action| *action == join::JoinAction::None), "{again:?}");
+}
+
+#[tokio::test]
+async fn first_node_that_joins_keeps_its_default() {
+    let shared = FakeSharedRegistry::new();
+    let directory = single(&["nas:/a", "nas:/b"]).await;
+    join::apply(&directory.path().join("registry.db"), &shared, false).await.expect("joined");
+    let node = Node::start_in(&shared, directory);
+    let before = node.registry.snapshot();
+    assert!(node.store.compare().await);
+    assert_eq!(node.registry.snapshot().targets(), before.targets());
+    assert_eq!(before.default_target().expect("one").target.spec.export(), "nas:/a");
+}
+
+#[tokio::test]
+async fn join_with_a_conflict_changes_nothing() {
+    let shared = FakeSharedRegistry::new();
+    let first = Node::start(&shared);
+    create(&first.registry, nfs("nas:/a")).await;
+    let directory = single(&["nas:/own", "other:/a"]).await;
+    let path = directory.path().join("registry.db");
+    let plan = join::plan(&path, &shared, false).await.expect("planned");
+    assert!(
+        matches!(&plan.targets[1].action, join::JoinAction::Conflict(problem) if problem.contains("nas:/a")),
+        "{plan:?}"
+    );
+    let error = join::apply(&path, &shared, false).await.expect_err("refused").to_string();
+    assert!(error.contains("other:/a"), "{error}");
+    assert_eq!(shared.snapshot().targets().len(), 1);
+    assert!(!Node::start_in(&shared, directory).status().is_joined);
+}
+
+#[tokio::test]
+async fn join_is_completed_when_it_is_repeated() {
+    let shared = FakeSharedRegistry::new();
+    let directory = single(&["nas:/a", "nas:/b"]).await;
+    let path = directory.path().join("registry.db");
+    for fault in [SharedFault::Down, SharedFault::LostRequest, SharedFault::LostAnswer] {
+        shared.set(fault);
+        join::apply(&path, &shared, false).await.expect_err("no answer");
+    }
+    shared.set(None);
+    join::apply(&path, &shared, false).await.expect("joined");
+    assert_eq!(shared.snapshot().targets().len(), 2);
+    assert_eq!(shared.snapshot().targets().iter().filter(|found| found.target.is_default).count(), 1);
+}
+
+#[tokio::test]
+async fn join_of_another_cloud_must_be_allowed() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    create(&node.registry, nfs("nas:/a")).await;
+    shared.replace();
+    let directory = node.stop().await;
+    let path = directory.path().join("registry.db");
+    let refused = join::apply(&path, &shared, false).await;
+    assert!(matches!(refused, Err(join::JoinError::AnotherCloud { .. })), "{refused:?}");
+    join::apply(&path, &shared, true).await.expect("joined");
+    assert_eq!(shared.snapshot().targets().len(), 1);
+    assert!(Node::start_in(&shared, directory).store.compare().await);
+}
+
 #[test]
 fn waits_grow_with_failures_and_are_spread() {
     for (failures, seconds) in [(0, 20), (1, 20), (2, 40), (3, 60), (1000, 60)] {

@@ -17,8 +17,11 @@ use super::file::{self, LOCK};
 use super::generation::Record;
 use super::maintenance::{Content, content_of, open_to_read, unreadable_registry};
 use super::paths::{directory, with_suffix};
+use super::{membership_rows, schema};
 use crate::model::TargetSpec;
 use crate::registry::error::OpenError;
+use crate::registry::shared::CloudId;
+use crate::registry::snapshot::Snapshot;
 
 /// What a registry contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,27 @@ pub fn inspect(path: &Path) -> Result<Inspected, OpenError> {
     let (content, targets) = content_of(&connection, version).map_err(|error| unreadable(path, &error))?;
     let targets = targets.into_iter().map(|registered| registered.target.spec.clone()).collect();
     Ok(Inspected { content: Some(content), targets, warning })
+}
+
+/// Reads the targets of the registry at `path`, and the shared registry of which it is a copy. An agent may run.
+///
+/// # Errors
+/// [`OpenError`] when it cannot be read, or an older release wrote it.
+pub fn read_copy(path: &Path) -> Result<(Snapshot, Option<CloudId>), OpenError> {
+    if !file::exists(path)? {
+        return Ok((Snapshot::default(), None));
+    }
+    let connection = open(path).map_err(unreadable_registry)?;
+    let version = file::verify_pages(path, &connection)?;
+    if version < schema::KNOWN {
+        let obstacle = format!("it has schema {version} of an older release: start this release of the agent first");
+        return Err(OpenError::Unreadable { path: path.to_owned(), obstacle: obstacle.into() });
+    }
+    let content = content_of(&connection, version).and_then(|(_, targets)| {
+        let cloud_id = membership_rows::cloud_id(&connection)?;
+        Ok((Snapshot::new(targets), cloud_id))
+    });
+    content.map_err(|error| unreadable(path, &error))
 }
 
 /// Returns the file on which an agent holds a lock while it uses the registry at `path`.

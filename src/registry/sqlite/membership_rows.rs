@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::columns::parsed;
 use super::generation::Generation;
-use crate::model::TargetId;
-use crate::registry::membership::{Aliases, Renames};
+use super::target_rows;
+use crate::registry::membership::{Adoption, Aliases};
 use crate::registry::shared::CloudId;
 
 /// Returns the shared registry of which the file is a copy.
@@ -37,17 +37,12 @@ pub(super) fn clear(connection: &Connection) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM membership")?.execute([]).map(drop)
 }
 
-/// Changes ids to those of a shared registry, keeps the former ones as aliases, and stores the shared registry. `order`
-/// contains the id of every target, in the order of the shared registry, and perhaps others.
+/// Makes the file the copy of a shared registry.
 ///
 /// # Errors
 /// When the file cannot be written. Nothing is changed then.
-pub(super) fn join(
-    connection: &mut Connection,
-    cloud_id: CloudId,
-    renames: &Renames,
-    order: &[TargetId],
-) -> rusqlite::Result<()> {
+pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> rusqlite::Result<()> {
+    let Adoption { cloud_id, renames, writes, order } = adoption;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Checked at the end of the transaction. SQLite resets this pragma then.
     transaction.pragma_update(None, "defer_foreign_keys", true)?;
@@ -59,12 +54,13 @@ pub(super) fn join(
         rename(&transaction, TARGET_REFERENCES, former, id)?;
         alias(&transaction, "target_id", former, id)?;
     }
+    target_rows::write(&transaction, writes)?;
     // Positions are unique, so all of them are negative for a moment.
     for (number, id) in (1_i64..).zip(order) {
         transaction.execute("UPDATE target SET position = ?2 WHERE id = ?1", params![id.to_string(), -number])?;
     }
     transaction.execute("UPDATE target SET position = -position", [])?;
-    put_in(&transaction, Some(cloud_id))?;
+    put_in(&transaction, Some(*cloud_id))?;
     Generation::increment(&transaction)?;
     transaction.commit()
 }

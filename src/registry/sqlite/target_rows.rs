@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, named_params};
 use super::columns::{json, parsed, read, unreadable};
 use super::type_rows;
 use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec};
-use crate::registry::snapshot::RegisteredTarget;
+use crate::registry::snapshot::{RegisteredTarget, Write};
 
 /// Returns every target with its types, oldest first.
 ///
@@ -24,11 +24,27 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<RegisteredTa
     statement.query_map([], target)?.map(|found| found.map(&mut with_types)).collect()
 }
 
+/// Makes writes in this order.
+///
+/// # Errors
+/// When one cannot be made. The caller discards the transaction then.
+pub(super) fn write(connection: &Connection, writes: &[Write]) -> rusqlite::Result<()> {
+    for write in writes {
+        match write {
+            Write::PutTarget(target) => put(connection, target)?,
+            Write::DeleteTarget(id) => delete(connection, *id)?,
+            Write::PutType(target_type) => type_rows::put(connection, target_type)?,
+            Write::DeleteType(id) => type_rows::delete(connection, *id)?,
+        }
+    }
+    Ok(())
+}
+
 /// Writes a target: a new row, or the one with its id.
 ///
 /// # Errors
 /// When it cannot be written or a constraint forbids it.
-pub(super) fn put(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
+fn put(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO target (id, spec, mount_name, is_default, created_at, updated_at, version, metadata)
@@ -55,7 +71,7 @@ pub(super) fn put(connection: &Connection, target: &Target) -> rusqlite::Result<
 ///
 /// # Errors
 /// When it cannot be written.
-pub(super) fn delete(connection: &Connection, id: TargetId) -> rusqlite::Result<()> {
+fn delete(connection: &Connection, id: TargetId) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM target WHERE id = ?1")?.execute([id.to_string()])?;
     Ok(())
 }

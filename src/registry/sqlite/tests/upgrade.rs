@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::*;
 use crate::model::{CanaryRecord, SpecFields};
 use crate::registry::limits::TARGET_METADATA_MAX_BYTES;
+use crate::registry::membership::Adoption;
 use crate::registry::{Aliases, CloudId, Renames, TypeChange};
 
 #[tokio::test]
@@ -157,7 +158,8 @@ async fn ids_of_a_shared_registry_replace_those_of_the_node_with_all_rows() {
     let (id, former_type, type_id) = (Uuid::new_v4(), first.types[0].id, Uuid::new_v4());
     let cloud_id = CloudId(Uuid::new_v4());
     let renames = Renames { targets: vec![(former, id)], types: vec![(former_type, type_id)] };
-    store.join(cloud_id, renames, vec![Uuid::new_v4(), second.target.id, id]).await.expect("joined");
+    let order = vec![Uuid::new_v4(), second.target.id, id];
+    store.adopt(Adoption { cloud_id, renames, writes: Vec::new(), order }).await.expect("joined");
     close(store, registry).await;
 
     let (store, registry) = open(&path);
