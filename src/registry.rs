@@ -18,6 +18,7 @@ mod change;
 #[cfg(test)]
 mod contract;
 mod error;
+mod etcd;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod handle;
@@ -34,6 +35,7 @@ mod store;
 
 pub use change::{Change, TargetChange, TypeChange};
 pub use error::{MaintenanceError, OpenError};
+pub use etcd::EtcdRegistry;
 pub use handle::{Registry, RegistryError, WriteResult};
 pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
 pub use membership::{Aliases, Renames, ReplicaStatus};

@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 
 use crate::sys::resolve::{
-    KEY_MANAGER_LOOKUPS_MAX, KEYSTONE_LOOKUPS_MAX, NODE_LOOKUPS_MAX, RECEIVER_LOOKUPS_MAX, STORAGE_LOOKUPS_MAX,
+    ETCD_LOOKUPS_MAX, KEY_MANAGER_LOOKUPS_MAX, KEYSTONE_LOOKUPS_MAX, NODE_LOOKUPS_MAX, RECEIVER_LOOKUPS_MAX,
+    STORAGE_LOOKUPS_MAX,
 };
 
 /// Number of threads that run tasks. Tasks wait for sockets and child processes, and compute little.
@@ -14,7 +15,12 @@ const BLOCKING_THREADS_MAX: usize = 32;
 
 // When name servers are down, lookups block their threads. Some threads must remain to read files.
 const _: () = assert!(
-    BLOCKING_THREADS_MAX > STORAGE_LOOKUPS_MAX + KEYSTONE_LOOKUPS_MAX + KEY_MANAGER_LOOKUPS_MAX + RECEIVER_LOOKUPS_MAX
+    BLOCKING_THREADS_MAX
+        > STORAGE_LOOKUPS_MAX
+            + KEYSTONE_LOOKUPS_MAX
+            + KEY_MANAGER_LOOKUPS_MAX
+            + RECEIVER_LOOKUPS_MAX
+            + ETCD_LOOKUPS_MAX
 );
 const _: () = assert!(BLOCKING_THREADS_MAX > NODE_LOOKUPS_MAX + KEYSTONE_LOOKUPS_MAX);
 

@@ -8,8 +8,8 @@
 //! - Callers that need the same name share one lookup. So a lookup that hangs blocks one thread, however many
 //!   targets use its name and however often they are probed.
 //!
-//! Storage, Keystone, the key manager, the receivers of notifications and the nodes of an aggregator have separate
-//! resolvers ([`STORAGE`], [`KEYSTONE`], [`KEY_MANAGER`], [`RECEIVERS`], [`NODES`]), so that hanging lookups of storage
+//! Storage, Keystone, the key manager, the receivers of notifications, the nodes of an aggregator and etcd have separate
+//! resolvers ([`STORAGE`], [`KEYSTONE`], [`KEY_MANAGER`], [`RECEIVERS`], [`NODES`], [`ETCD`]), so that hanging lookups of storage
 //! do not stop the validation of tokens. They live as long as the process. A reload of the configuration does not
 //! create new ones.
 
@@ -44,6 +44,9 @@ pub const KEY_MANAGER_LOOKUPS_MAX: usize = 1;
 /// Concurrent lookups of the names of nodes, by an aggregator.
 pub const NODE_LOOKUPS_MAX: usize = 8;
 
+/// Concurrent lookups of the names of etcd's members.
+pub const ETCD_LOOKUPS_MAX: usize = 2;
+
 /// Number of names of nodes whose latest addresses are kept.
 const NODE_NAMES_KEPT: usize = 20_000;
 
@@ -58,6 +61,9 @@ pub static KEYSTONE: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(K
 
 /// The resolver for the key manager.
 pub static KEY_MANAGER: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(KEY_MANAGER_LOOKUPS_MAX, NAMES_KEPT));
+
+/// The resolver for the members of etcd.
+pub static ETCD: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(ETCD_LOOKUPS_MAX, NAMES_KEPT));
 
 /// The resolver for the nodes of an aggregator.
 pub static NODES: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(NODE_LOOKUPS_MAX, NODE_NAMES_KEPT));

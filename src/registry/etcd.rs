@@ -1,0 +1,422 @@
+//! The registry that all nodes share, in etcd.
+//!
+//! ```text
+//! <prefix>/v1/meta/cloud_id                     UUID, chosen when the registry is created
+//! <prefix>/v1/meta/schema                       {"min_reader":1,"min_writer":1}
+//! <prefix>/v1/registry/generation               random number, rewritten by every commit
+//! <prefix>/v1/registry/targets/<id>             a target
+//! <prefix>/v1/registry/types/<target id>/<id>   a type of it
+//! <prefix>/v1/registry/exports/<hash>           id of the target with this export
+//! <prefix>/v1/registry/default                  id of the default target
+//! ```
+//!
+//! Every commit is one transaction that compares the generation. The generation is random, so that a registry that was
+//! restored from a backup never has the generation of a commit that was lost. After a commit without an answer, another
+//! transaction decides whether it was made: it replaces the generation if that is still the expected one, which also
+//! prevents that the commit is made later.
+//!
+//! Fields of a target or type that this version does not know stay when it is rewritten.
+
+mod document;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
+use super::snapshot::{RegisteredTarget, Snapshot, Write};
+use crate::etcd::{
+    Compare, EtcdError, EtcdRevision, KeyRange, KeyValue, KeyValueStore, RangeRequest, Txn, TxnAnswer, TxnOperation,
+    TxnResult,
+};
+use crate::model::{Target, TargetId};
+
+/// Largest number of keys that one request reads.
+const PAGE: u32 = 500;
+
+/// Largest number of operations of a transaction: the default limit of etcd.
+const OPERATIONS_MAX: usize = 128;
+
+/// Layout of the keys that this version reads and writes.
+const SCHEMA: u32 = 1;
+
+/// The oldest versions that may read and write the registry.
+#[derive(Serialize, Deserialize)]
+struct EtcdSchema {
+    min_reader: u32,
+    min_writer: u32,
+}
+
+/// A registry in etcd.
+pub struct EtcdRegistry {
+    store: Arc<dyn KeyValueStore>,
+    /// Everything before `meta` and `registry`.
+    root: String,
+}
+
+/// What every transaction reads about the registry.
+struct RegistryState {
+    version: SharedVersion,
+    min_writer: u32,
+    revision: EtcdRevision,
+}
+
+impl EtcdRegistry {
+    /// The registry below `prefix`, such as `/targetwatch/cloud1`. Sends nothing yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn KeyValueStore>, prefix: &str) -> Self {
+        Self { store, root: format!("/{}/v1", prefix.trim_matches('/')) }
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}/{name}", self.root)
+    }
+
+    fn generation_key(&self) -> String {
+        self.key("registry/generation")
+    }
+
+    fn target_key(&self, id: TargetId) -> String {
+        self.key(&format!("registry/targets/{id}"))
+    }
+
+    fn type_key(&self, target_id: TargetId, id: Uuid) -> String {
+        self.key(&format!("registry/types/{target_id}/{id}"))
+    }
+
+    fn export_key(&self, target: &Target) -> String {
+        let digest = Sha256::digest(target.spec.export());
+        let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        self.key(&format!("registry/exports/{hash}"))
+    }
+
+    /// Reads of what every transaction needs.
+    fn state_reads(&self, is_serializable: bool) -> Vec<TxnOperation> {
+        let read = |name: &str| RangeRequest { is_serializable, ..RangeRequest::key(self.key(name)) };
+        ["meta/cloud_id", "meta/schema", "registry/generation"]
+            .iter()
+            .map(|name| TxnOperation::Range(read(name)))
+            .collect()
+    }
+
+    /// Parses the results of [`Self::state_reads`], which are the first ones.
+    fn state(&self, answer: &TxnAnswer) -> Result<RegistryState, Unavailable> {
+        let value = |at: usize| match answer.results.get(at) {
+            Some(TxnResult::Range(entries)) => entries.first().map(|entry| &entry.value),
+            _ => None,
+        };
+        let (Some(cloud_id), Some(schema), Some(generation)) = (value(0), value(1), value(2)) else {
+            return Err(Unavailable(format!("there is no registry below {} in etcd", self.root)));
+        };
+        let invalid = |key: &str| Unavailable(format!("the key {} in etcd is not valid", self.key(key)));
+        let schema: EtcdSchema = serde_json::from_slice(schema).map_err(|_| invalid("meta/schema"))?;
+        if schema.min_reader > SCHEMA {
+            return Err(Unavailable(format!(
+                "the registry in etcd has schema {}, and this agent knows schema {SCHEMA}. Install a later version",
+                schema.min_reader
+            )));
+        }
+        let text = |value: &Bytes| std::str::from_utf8(value).ok().map(str::to_owned);
+        let cloud_id = text(cloud_id).and_then(|text| text.parse().ok()).ok_or_else(|| invalid("meta/cloud_id"))?;
+        let generation =
+            text(generation).and_then(|text| text.parse().ok()).ok_or_else(|| invalid("registry/generation"))?;
+        let version = SharedVersion { cloud_id: CloudId(cloud_id), generation };
+        Ok(RegistryState { version, min_writer: schema.min_writer, revision: answer.header.revision })
+    }
+
+    /// Reads all keys with this prefix at one revision, oldest first.
+    async fn entries(&self, prefix: String, revision: EtcdRevision) -> Result<Vec<KeyValue>, EtcdError> {
+        let KeyRange { mut start, end } = KeyRange::prefix(prefix);
+        let (mut found, mut limit) = (Vec::new(), PAGE);
+        loop {
+            let keys = KeyRange { start: start.clone(), end: end.clone() };
+            let request = RangeRequest { limit: Some(limit), revision: Some(revision), ..RangeRequest::new(keys) };
+            let page = match self.store.range(&request).await {
+                Err(EtcdError::TooLarge(_)) if limit > 1 => {
+                    limit /= 2;
+                    continue;
+                }
+                page => page?,
+            };
+            if let Some(last) = page.entries.last() {
+                // The next key in the order of keys.
+                start = [&last.key[..], b"\0"].concat().into();
+            }
+            let is_last = !page.has_more || page.entries.is_empty();
+            found.extend(page.entries);
+            if is_last {
+                break;
+            }
+        }
+        found.sort_by(|one, other| (one.create_revision, &one.key).cmp(&(other.create_revision, &other.key)));
+        Ok(found)
+    }
+
+    async fn content(&self) -> Result<SharedContent, ReadError> {
+        let state = self.read_state(false).await?;
+        let targets = self.entries(self.key("registry/targets/"), state.revision).await?;
+        let types = self.entries(self.key("registry/types/"), state.revision).await?;
+        let mut types_of = BTreeMap::new();
+        for entry in types {
+            let decoded = document::decode_type(&entry.value).map_err(|error| invalid(&entry, &error))?;
+            types_of.entry(decoded.target_id).or_insert_with(Vec::new).push(Arc::new(decoded));
+        }
+        let decoded = targets.iter().map(|entry| {
+            let target = document::decode_target(&entry.value).map_err(|error| invalid(entry, &error))?;
+            let types = types_of.remove(&target.id).unwrap_or_default().into();
+            Ok(RegisteredTarget { target: target.into(), types })
+        });
+        let targets = decoded.collect::<Result<_, Unavailable>>()?;
+        Ok(SharedContent { version: state.version, targets })
+    }
+
+    async fn read_state(&self, is_serializable: bool) -> Result<RegistryState, ReadError> {
+        let txn = Txn { success: self.state_reads(is_serializable), ..Txn::default() };
+        let answer = self.store.commit(&txn).await?;
+        Ok(self.state(&answer)?)
+    }
+
+    /// Returns the stored documents of these keys, if the registry is at the expected version.
+    async fn stored(
+        &self,
+        expected: SharedVersion,
+        keys: &[String],
+    ) -> Result<BTreeMap<Bytes, Bytes>, SharedCommitError> {
+        let mut reads = self.state_reads(false);
+        let state_reads = reads.len();
+        reads.extend(keys.iter().map(|key| TxnOperation::get(key.clone())));
+        let answer = self.store.commit(&Txn { success: reads, ..Txn::default() }).await.map_err(unavailable)?;
+        let state = self.state(&answer)?;
+        if state.version != expected {
+            return Err(SharedCommitError::Conflict);
+        }
+        if state.min_writer > SCHEMA {
+            let text = format!(
+                "the registry in etcd may be changed by agents with schema {} or later, and this agent has schema {SCHEMA}. Install a later version",
+                state.min_writer
+            );
+            return Err(Unavailable(text).into());
+        }
+        let entries = answer.results.into_iter().skip(state_reads).flat_map(|result| match result {
+            TxnResult::Range(entries) => entries,
+            TxnResult::Put | TxnResult::Deleted(_) => Vec::new(),
+        });
+        Ok(entries.map(|entry| (entry.key, entry.value)).collect())
+    }
+
+    /// Operations of these writes, each key at most once, and the conditions for them.
+    fn operations(
+        &self,
+        before: &Snapshot,
+        after: &Snapshot,
+        writes: &[Write],
+        stored: &BTreeMap<Bytes, Bytes>,
+    ) -> (Vec<Compare>, Vec<TxnOperation>) {
+        let (mut puts, mut deletes, mut compares) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let old = |key: &str| stored.get(key.as_bytes());
+        let one = |key: String| (key.clone(), TxnOperation::delete(key));
+        for write in writes {
+            match write {
+                Write::PutTarget(target) if after.target(target.id).is_some() => {
+                    let key = self.target_key(target.id);
+                    let document = document::encode_target(target, old(&key));
+                    puts.insert(key, document);
+                    let export = self.export_key(target);
+                    let known = before.target(target.id).map(|known| self.export_key(&known.target));
+                    if known.as_ref() != Some(&export) {
+                        compares.push(Compare::absent(export.clone()));
+                        puts.insert(export, target.id.to_string());
+                        deletes.extend(known.map(one));
+                    }
+                }
+                Write::PutType(put) if after.target_type(put.id).is_some() => {
+                    let key = self.type_key(put.target_id, put.id);
+                    let document = document::encode_type(put, old(&key));
+                    puts.insert(key, document);
+                }
+                Write::DeleteTarget(id) => {
+                    if let Some(known) = before.target(*id) {
+                        let types = self.key(&format!("registry/types/{id}/"));
+                        deletes.extend([one(self.target_key(*id)), one(self.export_key(&known.target))]);
+                        deletes.insert(types.clone(), TxnOperation::Delete(KeyRange::prefix(types)));
+                    }
+                }
+                Write::DeleteType(id) => {
+                    let known = before.target_type(*id).filter(|known| after.target(known.target_id).is_some());
+                    deletes.extend(known.map(|known| one(self.type_key(known.target_id, *id))));
+                }
+                // Deleted again by a later write.
+                Write::PutTarget(_) | Write::PutType(_) => {}
+            }
+        }
+        let default = |snapshot: &Snapshot| snapshot.default_target().map(|default| default.target.id);
+        if default(before) != default(after) {
+            let key = self.key("registry/default");
+            match default(after) {
+                Some(id) => puts.extend([(key, id.to_string())]),
+                None => deletes.extend([one(key)]),
+            }
+        }
+        deletes.retain(|key, _| !puts.contains_key(key));
+        let puts = puts.into_iter().map(|(key, value)| TxnOperation::put(key, value));
+        (compares, puts.chain(deletes.into_values()).collect())
+    }
+
+    /// Finds out whether a commit without an answer was made, and prevents that it is made later.
+    async fn settle(&self, expected: SharedVersion, made: i64, reason: &EtcdError) -> Result<(), SharedCommitError> {
+        let uncertain = |error: &EtcdError| SharedCommitError::Uncertain(error.to_string());
+        let key = self.generation_key();
+        let txn = Txn {
+            compares: vec![Compare::value(key.clone(), expected.generation.to_string())],
+            success: vec![TxnOperation::put(key.clone(), new_generation().to_string())],
+            failure: vec![TxnOperation::get(key)],
+        };
+        let answer = self.store.commit(&txn).await.map_err(|_| uncertain(reason))?;
+        if answer.succeeded {
+            return Err(Unavailable(reason.to_string()).into());
+        }
+        match &answer.results[..] {
+            [TxnResult::Range(entries)]
+                if entries.first().is_some_and(|entry| entry.value == made.to_string().as_bytes()) =>
+            {
+                Ok(())
+            }
+            // Another node has changed the registry since.
+            _ => Err(uncertain(reason)),
+        }
+    }
+}
+
+/// Why the registry could not be read.
+enum ReadError {
+    Etcd(EtcdError),
+    Invalid(Unavailable),
+}
+
+impl From<EtcdError> for ReadError {
+    fn from(error: EtcdError) -> Self {
+        Self::Etcd(error)
+    }
+}
+
+impl From<Unavailable> for ReadError {
+    fn from(error: Unavailable) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<ReadError> for Unavailable {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Etcd(error) => unavailable(error),
+            ReadError::Invalid(error) => error,
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unavailable(error: EtcdError) -> Unavailable {
+    Unavailable(error.to_string())
+}
+
+fn invalid(entry: &KeyValue, error: &str) -> Unavailable {
+    Unavailable(format!("the key {} in etcd is not valid: {error}", String::from_utf8_lossy(&entry.key)))
+}
+
+/// Returns a random generation.
+fn new_generation() -> i64 {
+    let (bits, _) = Uuid::new_v4().as_u64_pair();
+    (bits >> 1).cast_signed()
+}
+
+#[async_trait]
+impl SharedRegistry for EtcdRegistry {
+    async fn cloud_id(&self) -> Result<CloudId, Unavailable> {
+        let schema = format!("{{\"min_reader\":{SCHEMA},\"min_writer\":{SCHEMA}}}");
+        // Reading first needs no right to write, and a registry is created once.
+        match self.read_state(false).await {
+            Ok(state) => return Ok(state.version.cloud_id),
+            Err(ReadError::Etcd(error)) => return Err(unavailable(error)),
+            Err(ReadError::Invalid(_)) => {}
+        }
+        let mut success = vec![
+            TxnOperation::put(self.key("meta/cloud_id"), Uuid::new_v4().to_string()),
+            TxnOperation::put(self.key("meta/schema"), schema),
+            TxnOperation::put(self.generation_key(), new_generation().to_string()),
+        ];
+        let written = success.len();
+        success.extend(self.state_reads(false));
+        let compares = vec![Compare::absent(self.key("meta/cloud_id"))];
+        let txn = Txn { compares, success, failure: self.state_reads(false) };
+        let mut answer = self.store.commit(&txn).await.map_err(unavailable)?;
+        if answer.succeeded {
+            answer.results.drain(..written);
+        }
+        Ok(self.state(&answer)?.version.cloud_id)
+    }
+
+    async fn version(&self) -> Result<SharedVersion, Unavailable> {
+        Ok(self.read_state(true).await?.version)
+    }
+
+    async fn read(&self) -> Result<SharedContent, Unavailable> {
+        match self.content().await {
+            // The revision was compacted between two pages.
+            Err(ReadError::Etcd(EtcdError::Compacted)) => Ok(self.content().await?),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    async fn commit(
+        &self,
+        expected: SharedVersion,
+        before: &Snapshot,
+        writes: &[Write],
+    ) -> Result<SharedVersion, SharedCommitError> {
+        let keys: Vec<String> = writes
+            .iter()
+            .filter_map(|write| match write {
+                Write::PutTarget(target) => before.target(target.id).map(|_| self.target_key(target.id)),
+                Write::PutType(put) => before.target_type(put.id).map(|_| self.type_key(put.target_id, put.id)),
+                Write::DeleteTarget(_) | Write::DeleteType(_) => None,
+            })
+            .collect();
+        // The size of the reads is bounded as that of the writes.
+        let too_many = || Unavailable("the change writes too many targets and types at once".to_owned());
+        if keys.len() + 3 > OPERATIONS_MAX {
+            return Err(too_many().into());
+        }
+        let stored = self.stored(expected, &keys).await?;
+        let after = before.apply(writes, before.revision().next());
+        let (mut compares, mut success) = self.operations(before, &after, writes, &stored);
+        let generation = if writes.is_empty() { expected.generation } else { new_generation() };
+        compares.push(Compare::value(self.generation_key(), expected.generation.to_string()));
+        success.push(TxnOperation::put(self.generation_key(), generation.to_string()));
+        if success.len() > OPERATIONS_MAX || compares.len() > OPERATIONS_MAX {
+            return Err(too_many().into());
+        }
+        let new = SharedVersion { generation, ..expected };
+        let txn = Txn { compares, success, failure: vec![TxnOperation::get(self.generation_key())] };
+        match self.store.commit(&txn).await {
+            Ok(answer) if answer.succeeded => Ok(new),
+            Ok(TxnAnswer { results, .. }) => {
+                let is_expected = matches!(&results[..], [TxnResult::Range(entries)]
+                    if entries.first().is_some_and(|entry| entry.value == expected.generation.to_string().as_bytes()));
+                if is_expected {
+                    let text = "the registry in etcd has another target with the same export, which it does not list";
+                    return Err(Unavailable(text.to_owned()).into());
+                }
+                Err(SharedCommitError::Conflict)
+            }
+            Err(error) if error.is_uncertain() && !writes.is_empty() => {
+                self.settle(expected, generation, &error).await.map(|()| new)
+            }
+            Err(error) => Err(unavailable(error).into()),
+        }
+    }
+}

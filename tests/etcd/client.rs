@@ -1,0 +1,167 @@
+//! The client and the failures of etcd.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use secrecy::SecretString;
+use targetwatch::etcd::{
+    Compare, EtcdClient, EtcdError, EtcdRevision, EtcdSettings, KeyValueStore as _, LeaseId, RangeRequest, Txn,
+    TxnOperation, TxnResult,
+};
+
+use super::cluster::{EtcdCluster, client_of};
+
+fn put(key: &str, value: &str) -> Txn {
+    Txn { success: vec![TxnOperation::put(key.to_owned(), value.to_owned())], ..Txn::default() }
+}
+
+async fn login(cluster: &EtcdCluster, user: &str, password: &str) -> EtcdClient {
+    let login = Some((user.to_owned(), SecretString::from(password)));
+    EtcdClient::new(EtcdSettings { endpoints: cluster.urls.clone(), ca_file: None, login }).await.expect("a client")
+}
+
+#[tokio::test]
+async fn transaction_compares_and_returns_results() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let client = cluster.client().await;
+    let create = Txn {
+        compares: vec![Compare::absent("/a")],
+        success: vec![TxnOperation::put("/a", "1"), TxnOperation::get("/a")],
+        failure: vec![TxnOperation::get("/a"), TxnOperation::delete("/none")],
+    };
+    let first = client.commit(&create).await.expect("made");
+    let TxnResult::Range(entries) = &first.results[1] else { panic!("{first:?}") };
+    assert!(first.succeeded && entries[0].create_revision == first.header.revision && entries[0].value == "1");
+    let second = client.commit(&create).await.expect("answered");
+    assert!(!second.succeeded && second.results[1] == TxnResult::Deleted(0), "{second:?}");
+    for (compare, expected) in [
+        (Compare::unchanged_since("/a", first.header.revision), true),
+        (Compare::value("/a", "2"), false),
+        (Compare::lease("/a", LeaseId(7)), false),
+    ] {
+        let txn = Txn { compares: vec![compare.clone()], ..Txn::default() };
+        assert_eq!(client.commit(&txn).await.expect("answered").succeeded, expected, "{compare:?}");
+    }
+    let pages = RangeRequest { limit: Some(1), ..RangeRequest::prefix("/") };
+    client.commit(&put("/b", "")).await.expect("made");
+    let page = client.range(&pages).await.expect("answered");
+    assert!(page.entries.len() == 1 && page.has_more);
+}
+
+#[tokio::test]
+async fn lease_that_ended_is_lost_and_an_unanswered_renewal_is_not() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let client = cluster.client().await;
+    let lease = client.grant(Duration::from_secs(60)).await.expect("granted");
+    let txn = Txn { success: vec![TxnOperation::put_leased("/alive", "", lease.id)], ..Txn::default() };
+    client.commit(&txn).await.expect("made");
+    assert_eq!(client.keep_alive(lease.id).await, Ok(Some(Duration::from_secs(60))));
+    client.revoke(lease.id).await.expect("revoked");
+    client.revoke(lease.id).await.expect("the second time as well");
+    assert_eq!(client.keep_alive(lease.id).await, Ok(None));
+    assert_eq!(client.commit(&txn).await, Err(EtcdError::LeaseNotFound));
+    assert_eq!(client.range(&RangeRequest::key("/alive")).await.expect("answered").entries, []);
+    cluster.signal(0, Signal::SIGSTOP);
+    let error = client.keep_alive(lease.id).await.expect_err("no answer");
+    assert!(matches!(error, EtcdError::TimedOut(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn compacted_revision_and_full_database_have_their_errors() {
+    let cluster = EtcdCluster::start(1, &["--quota-backend-bytes=2000000"]).await;
+    let client = cluster.client().await;
+    let revision = client.commit(&put("/a", "1")).await.expect("made").header.revision;
+    client.commit(&put("/a", "2")).await.expect("made");
+    cluster.etcdctl(0, &["compaction", &(revision.0 + 1).to_string()]);
+    let old = RangeRequest { revision: Some(revision), ..RangeRequest::key("/a") };
+    assert_eq!(client.range(&old).await, Err(EtcdError::Compacted));
+
+    let large = "x".repeat(1 << 20);
+    let mut error = None;
+    for n in 0..8 {
+        error = client.commit(&put(&format!("/large/{n}"), &large)).await.err();
+        if error.is_some() {
+            break;
+        }
+    }
+    assert_eq!(error, Some(EtcdError::NoSpace));
+    client.range(&RangeRequest::key("/a")).await.expect("reads go on");
+    let newest = client.range(&RangeRequest::key("/a")).await.expect("answered").header.revision;
+    cluster.etcdctl(0, &["del", "--prefix", "/large"]);
+    cluster.etcdctl(0, &["compaction", &(newest.0 + 1).to_string()]);
+    cluster.etcdctl(0, &["defrag"]);
+    cluster.etcdctl(0, &["alarm", "disarm"]);
+    client.commit(&put("/a", "3")).await.expect("made after the alarm is disarmed");
+    let too_large = client.commit(&put("/a", &"x".repeat(2 << 20))).await;
+    assert!(matches!(too_large, Err(EtcdError::TooLarge(_))), "{too_large:?}");
+}
+
+#[tokio::test]
+async fn wrong_password_and_revoked_role_have_their_errors() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let run = |arguments: &[&str]| cluster.etcdctl(0, arguments);
+    run(&["user", "add", "root:r"]);
+    run(&["user", "add", "agent:secret"]);
+    run(&["role", "add", "agents"]);
+    run(&["role", "grant-permission", "agents", "readwrite", "--prefix=true", "/mine/"]);
+    run(&["user", "grant-role", "agent", "agents"]);
+    let early = login(&cluster, "agent", "secret").await;
+    early.commit(&put("/mine/a", "0")).await.expect("made without a token before authentication is enabled");
+    run(&["auth", "enable"]);
+
+    early.commit(&put("/mine/a", "1")).await.expect("made after a login");
+    let denied = early.commit(&put("/other", "1")).await;
+    assert_eq!(denied, Err(EtcdError::PermissionDenied));
+    let wrong = login(&cluster, "agent", "wrong").await.range(&RangeRequest::key("/mine/a")).await;
+    assert!(matches!(wrong, Err(EtcdError::Unauthenticated(_))), "{wrong:?}");
+    let none = cluster.client().await.range(&RangeRequest::key("/mine/a")).await;
+    assert!(matches!(none, Err(EtcdError::Unauthenticated(_))), "{none:?}");
+
+    // Every change of users and roles makes the tokens old.
+    cluster.etcdctl(0, &["--user=root:r", "role", "add", "others"]);
+    early.commit(&put("/mine/a", "2")).await.expect("made after another login");
+    cluster.etcdctl(0, &["--user=root:r", "user", "revoke-role", "agent", "agents"]);
+    let revoked = early.commit(&put("/mine/a", "3")).await;
+    assert_eq!(revoked, Err(EtcdError::PermissionDenied));
+}
+
+#[tokio::test]
+async fn requests_go_on_without_the_leader_and_fail_without_a_quorum() {
+    let mut cluster = EtcdCluster::start(3, &[]).await;
+    let client = cluster.client().await;
+    client.commit(&put("/a", "1")).await.expect("made");
+
+    let killed = cluster.leader();
+    cluster.kill(killed);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while client.commit(&put("/a", "2")).await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "no new leader");
+    }
+    cluster.restart(killed);
+    cluster.until_ready().await;
+
+    let stopped = cluster.leader();
+    cluster.signal(stopped, Signal::SIGSTOP);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while client.commit(&put("/a", "3")).await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "no new leader");
+    }
+    let entries = client.range(&RangeRequest::key("/a")).await.expect("answered").entries;
+    assert_eq!(entries[0].value, "3");
+
+    let other = (0..3).find(|member| *member != stopped).expect("a member");
+    let alone = (0..3).find(|member| *member != stopped && *member != other).expect("a member");
+    cluster.signal(other, Signal::SIGSTOP);
+    let alone = client_of(&cluster.urls[alone..=alone]).await;
+    let error = alone.commit(&put("/a", "4")).await.expect_err("no quorum");
+    assert!(error.is_uncertain(), "{error:?}");
+    let local = alone.range(&RangeRequest::key("/a").serializable()).await;
+    assert!(!matches!(&local, Ok(answer) if answer.entries[0].value == "4"), "{local:?}");
+
+    for member in [stopped, other] {
+        cluster.signal(member, Signal::SIGCONT);
+    }
+    cluster.until_ready().await;
+    let after = cluster.client().await.range(&RangeRequest::key("/a")).await.expect("answered");
+    assert!(after.header.revision > EtcdRevision(0));
+}

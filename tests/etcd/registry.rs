@@ -1,0 +1,141 @@
+//! The registry that all nodes share, in a real etcd.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use targetwatch::etcd::{KeyValueStore as _, RangeRequest, Txn, TxnOperation};
+use targetwatch::model::{MountName, NfsExport, NfsTarget, PathKey, Target, TargetSpec, TargetType};
+use targetwatch::registry::{EtcdRegistry, SharedCommitError, SharedContent, SharedRegistry as _, Snapshot, Write};
+use uuid::Uuid;
+
+use super::cluster::EtcdCluster;
+
+const PREFIX: &str = "/targetwatch/test";
+
+fn new_target(export: &str) -> (Target, TargetType) {
+    let spec =
+        TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect(export), options: None, mode: None });
+    let at = "2026-11-29T12:00:00.123456789Z".parse().expect("a time");
+    let target = Target {
+        id: Uuid::new_v4(),
+        mount_name: MountName::derive(&spec, PathKey::Path).expect("a short export"),
+        is_default: false,
+        created_at: at,
+        updated_at: at,
+        version: "0.1.0".to_owned(),
+        metadata: BTreeMap::from([("owner".to_owned(), "Zoë".to_owned())]),
+        spec,
+    };
+    let first_type = TargetType {
+        id: Uuid::new_v4(),
+        target_id: target.id,
+        name: export.to_owned(),
+        description: None,
+        is_public: true,
+        is_default: false,
+        user_id: None,
+        created_at: at,
+        updated_at: None,
+        version: "0.1.0".to_owned(),
+        projects: Vec::new(),
+        metadata: BTreeMap::new(),
+    };
+    (target, first_type)
+}
+
+fn create((target, first_type): &(Target, TargetType)) -> Vec<Write> {
+    vec![Write::PutTarget(target.clone().into()), Write::PutType(first_type.clone().into())]
+}
+
+fn exports(content: &SharedContent) -> Vec<String> {
+    content.targets.iter().map(|registered| registered.target.spec.export()).collect()
+}
+
+#[tokio::test]
+async fn commits_of_two_nodes_are_ordered_and_content_is_complete() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let client = cluster.client().await;
+    let one = EtcdRegistry::new(client.clone(), PREFIX);
+    let other = EtcdRegistry::new(cluster.client().await, PREFIX);
+    one.version().await.expect_err("there is no registry yet");
+    let (first_id, second_id) = tokio::join!(one.cloud_id(), other.cloud_id());
+    assert_eq!(first_id.expect("created"), second_id.expect("found"));
+
+    let empty = one.read().await.expect("read");
+    assert_eq!(empty.targets, []);
+    let (a, b) = (new_target("nas:/a"), new_target("nas:/b"));
+    let (nothing, create_a, create_b) = (Snapshot::default(), create(&a), create(&b));
+    let (won, lost) =
+        tokio::join!(one.commit(empty.version, &nothing, &create_b), other.commit(empty.version, &nothing, &create_a));
+    let results = [won, lost];
+    assert_eq!(results.iter().filter(|result| **result == Err(SharedCommitError::Conflict)).count(), 1, "{results:?}");
+    let winner = results.iter().find_map(|result| result.as_ref().ok()).expect("one of them");
+    assert_eq!(other.version().await.as_ref(), Ok(winner));
+
+    let mut content = other.read().await.expect("read");
+    let rest = if exports(&content) == ["nas:/a"] { &b } else { &a };
+    let before = Snapshot::new(content.targets.clone());
+    let check = other.commit(content.version, &before, &[]).await;
+    assert_eq!(check, Ok(content.version), "a commit of nothing keeps the version");
+    let expected = before.apply(&create(rest), before.revision().next());
+    let after = other.commit(content.version, &before, &create(rest)).await.expect("committed");
+    content = one.read().await.expect("read");
+    assert_eq!(content.version, after);
+    assert_eq!(Snapshot::new(content.targets.clone()).targets(), expected.targets(), "oldest first");
+
+    // A field of a later version stays.
+    let id = content.targets[0].target.id;
+    let key = format!("{PREFIX}/v1/registry/targets/{id}");
+    let stored = client.range(&RangeRequest::key(key.clone())).await.expect("answered").entries.remove(0);
+    let mut document: serde_json::Value = serde_json::from_slice(&stored.value).expect("JSON");
+    document["scope"] = "all".into();
+    let later = Txn { success: vec![TxnOperation::put(key.clone(), document.to_string())], ..Txn::default() };
+    client.commit(&later).await.expect("made");
+    let before = Snapshot::new(content.targets.clone());
+    let changed = Arc::new(Target { is_default: true, ..Target::clone(&content.targets[0].target) });
+    let version = one.commit(content.version, &before, &[Write::PutTarget(changed)]).await.expect("committed");
+    let stored = client.range(&RangeRequest::key(key)).await.expect("answered").entries.remove(0);
+    let document: serde_json::Value = serde_json::from_slice(&stored.value).expect("JSON");
+    assert_eq!((&document["scope"], &document["is_default"]), (&"all".into(), &true.into()));
+
+    // A deleted target leaves nothing behind.
+    let before = Snapshot::new(other.read().await.expect("read").targets);
+    other.commit(version, &before, &[Write::DeleteTarget(id)]).await.expect("committed");
+    let keys = client.range(&RangeRequest::prefix(format!("{PREFIX}/v1/registry/")).keys_only()).await;
+    let keys: Vec<String> =
+        keys.expect("answered").entries.iter().map(|one| String::from_utf8_lossy(&one.key).into_owned()).collect();
+    assert_eq!(keys.len(), 4, "generation, and target, type and export of the other one: {keys:#?}");
+    assert!(!keys.iter().any(|key| key.contains(&id.to_string())), "{keys:#?}");
+}
+
+#[tokio::test]
+async fn many_targets_are_read_in_pages() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let registry = EtcdRegistry::new(cluster.client().await, PREFIX);
+    registry.cloud_id().await.expect("created");
+    let mut version = registry.read().await.expect("read").version;
+    let mut snapshot = Snapshot::default();
+    for batch in 0..16 {
+        let writes: Vec<Write> = (0..40).flat_map(|n| create(&new_target(&format!("nas:/{batch}-{n}")))).collect();
+        version = registry.commit(version, &snapshot, &writes).await.expect("committed");
+        snapshot = snapshot.apply(&writes, snapshot.revision().next());
+    }
+    let content = registry.read().await.expect("read");
+    assert_eq!((content.targets.len(), content.version), (640, version));
+    assert!(content.targets.iter().all(|registered| registered.types.len() == 1));
+}
+
+#[tokio::test]
+async fn newer_schema_is_refused() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let registry = EtcdRegistry::new(cluster.client().await, PREFIX);
+    registry.cloud_id().await.expect("created");
+    let version = registry.version().await.expect("answered");
+    let schema = |text: &str| cluster.etcdctl(0, &["put", &format!("{PREFIX}/v1/meta/schema"), text]);
+    schema(r#"{"min_reader":1,"min_writer":2}"#);
+    registry.read().await.expect("read");
+    let refused = registry.commit(version, &Snapshot::default(), &create(&new_target("nas:/a"))).await;
+    assert!(matches!(&refused, Err(SharedCommitError::Unavailable(text)) if text.0.contains("later version")));
+    schema(r#"{"min_reader":2,"min_writer":2}"#);
+    registry.read().await.expect_err("a newer schema");
+}
