@@ -9,7 +9,7 @@ use targetwatch::etcd::{
     TxnOperation, TxnResult,
 };
 
-use super::cluster::{EtcdCluster, client_of};
+use super::cluster::{EtcdCluster, HaProxy, client_of};
 
 fn put(key: &str, value: &str) -> Txn {
     Txn { success: vec![TxnOperation::put(key.to_owned(), value.to_owned())], ..Txn::default() }
@@ -164,4 +164,18 @@ async fn requests_go_on_without_the_leader_and_fail_without_a_quorum() {
     cluster.until_ready().await;
     let after = cluster.client().await.range(&RangeRequest::key("/a")).await.expect("answered");
     assert!(after.header.revision > EtcdRevision(0));
+}
+
+#[tokio::test]
+async fn haproxy_that_cuts_idle_connections_causes_no_error() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let haproxy = HaProxy::start(&cluster.urls, Duration::from_millis(300)).await;
+    let client = client_of(std::slice::from_ref(&haproxy.url)).await;
+    let lease = client.grant(Duration::from_secs(60)).await.expect("granted");
+    for n in 0..20 {
+        // Around the time at which haproxy closes the connection.
+        tokio::time::sleep(Duration::from_millis(290 + n)).await;
+        let renewed = client.keep_alive(lease.id).await;
+        assert!(matches!(renewed, Ok(Some(_))), "{n}: {renewed:?}");
+    }
 }

@@ -82,7 +82,7 @@ impl EtcdCluster {
         kill(Pid::from_raw(pid), signal).expect("signalled");
     }
 
-    /// Kills a member and starts it again.
+    /// Kills a member if it runs, and starts it again.
     pub fn restart(&mut self, member: usize) {
         self.kill(member);
         self.members[member] = spawn(&self.commands[member], &self.directory);
@@ -145,4 +145,52 @@ impl Drop for EtcdCluster {
 pub async fn client_of(urls: &[String]) -> Arc<EtcdClient> {
     let settings = EtcdSettings { endpoints: urls.to_vec(), ca_file: None, login: None };
     Arc::new(EtcdClient::new(settings).await.expect("a client"))
+}
+
+/// haproxy before all members, which ends when it is dropped.
+pub struct HaProxy {
+    process: Child,
+    pub url: String,
+    _directory: TempDir,
+}
+
+impl HaProxy {
+    /// Starts haproxy, which closes connections that are idle for this time.
+    pub async fn start(urls: &[String], idle: Duration) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_ports(1)[0];
+        let servers: String = urls
+            .iter()
+            .enumerate()
+            .map(|(n, url)| format!("  server m{n} {}\n", url.trim_start_matches("http://")))
+            .collect();
+        let idle = idle.as_millis();
+        let configuration = format!(
+            "defaults\n  mode http\n  timeout connect 2s\n  timeout client {idle}ms\n  timeout server 10s\n  timeout http-keep-alive {idle}ms\n\
+             listen etcd\n  bind 127.0.0.1:{port}\n{servers}"
+        );
+        let file = directory.path().join("haproxy.cfg");
+        std::fs::write(&file, configuration).expect("written");
+        let process = Command::new("/usr/sbin/haproxy")
+            .args(["-db", "-f"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("haproxy runs (Debian package haproxy)");
+        let deadline = Instant::now() + START_TIMEOUT;
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            assert!(Instant::now() < deadline, "haproxy does not listen");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Self { process, url: format!("http://127.0.0.1:{port}"), _directory: directory }
+    }
+}
+
+impl Drop for HaProxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

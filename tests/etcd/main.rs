@@ -8,4 +8,5 @@
 mod cluster;
 
 mod client;
+mod proxy;
 mod registry;

@@ -8,7 +8,8 @@ use targetwatch::model::{MountName, NfsExport, NfsTarget, PathKey, Target, Targe
 use targetwatch::registry::{EtcdRegistry, SharedCommitError, SharedContent, SharedRegistry as _, Snapshot, Write};
 use uuid::Uuid;
 
-use super::cluster::EtcdCluster;
+use super::cluster::{EtcdCluster, client_of};
+use super::proxy::{Loss, LossyProxy};
 
 const PREFIX: &str = "/targetwatch/test";
 
@@ -138,4 +139,27 @@ async fn newer_schema_is_refused() {
     assert!(matches!(&refused, Err(SharedCommitError::Unavailable(text)) if text.0.contains("later version")));
     schema(r#"{"min_reader":2,"min_writer":2}"#);
     registry.read().await.expect_err("a newer schema");
+}
+
+#[tokio::test]
+async fn commit_without_an_answer_is_made_once_or_not_at_all() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let proxy = LossyProxy::start(&cluster.urls[0]).await;
+    let registry = EtcdRegistry::new(client_of(std::slice::from_ref(&proxy.url)).await, PREFIX);
+    registry.cloud_id().await.expect("created");
+    let empty = registry.read().await.expect("read").version;
+
+    proxy.lose(Loss::Request);
+    let writes = create(&new_target("nas:/a"));
+    let lost = registry.commit(empty, &Snapshot::default(), &writes).await;
+    assert!(matches!(lost, Err(SharedCommitError::Unavailable(_))), "{lost:?}");
+    let unchanged = registry.read().await.expect("read");
+    assert_eq!(unchanged.targets, []);
+    assert_ne!(unchanged.version, empty, "the lost commit cannot be made later");
+    assert_eq!(registry.commit(empty, &Snapshot::default(), &writes).await, Err(SharedCommitError::Conflict));
+
+    proxy.lose(Loss::Answer);
+    let made = registry.commit(unchanged.version, &Snapshot::default(), &writes).await.expect("made");
+    let content = registry.read().await.expect("read");
+    assert_eq!((content.version, exports(&content)), (made, vec!["nas:/a".to_owned()]));
 }
