@@ -20,10 +20,12 @@ mod transport;
 mod v3;
 mod v4;
 mod volume;
+mod volume_address;
 mod xdr;
 
 pub use canary::CanaryFailure;
 pub use error::NfsError;
 pub use ping::ping;
 pub use status::NfsStatus;
-pub use volume::{Volume, VolumeAddress};
+pub use volume::Volume;
+pub use volume_address::VolumeAddress;

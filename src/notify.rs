@@ -39,7 +39,7 @@ use crate::sys::{ChildCensus, node};
 use command::Command;
 use delivery::Delivery;
 use notification::Notification;
-use receiver::{Identity, Receiver};
+use receiver::{Receiver, ReceiverSettings};
 use statistics::Statistics;
 use webhook::Webhook;
 
@@ -80,11 +80,11 @@ impl Notifier {
         let loaded = load(settings, &self.census).await?;
         let mut receivers = self.receivers();
         let mut former = std::mem::take(&mut *receivers);
-        for (identity, delivery) in loaded {
-            let kept = former.iter().position(|receiver| receiver.identity() == &identity);
+        for (of_receiver, delivery) in loaded {
+            let kept = former.iter().position(|receiver| receiver.settings() == &of_receiver);
             receivers.push(match kept {
                 Some(at) => former.swap_remove(at).with_delivery(delivery),
-                None => Receiver::start(identity, delivery, self.statistics.clone()),
+                None => Receiver::start(of_receiver, delivery, self.statistics.clone()),
             });
         }
         drop(receivers);
@@ -123,7 +123,7 @@ impl Notifier {
         let receivers = self.receivers();
         let kinds = ReceiverKind::ALL.iter().filter_map(|kind| {
             let of_kind: Vec<usize> =
-                receivers.iter().filter(|one| one.identity().kind() == *kind).map(Receiver::waiting).collect();
+                receivers.iter().filter(|one| one.settings().kind() == *kind).map(Receiver::waiting).collect();
             (!of_kind.is_empty()).then(|| self.statistics.counts(*kind, of_kind.iter().sum()))
         });
         kinds.collect()
@@ -160,14 +160,17 @@ pub async fn verify(settings: &NotifySettings) -> Result<(), NotifyError> {
     load(settings, &ChildCensus::new()).await.map(drop)
 }
 
-async fn load(settings: &NotifySettings, census: &ChildCensus) -> Result<Vec<(Identity, Delivery)>, NotifyError> {
+async fn load(
+    settings: &NotifySettings,
+    census: &ChildCensus,
+) -> Result<Vec<(ReceiverSettings, Delivery)>, NotifyError> {
     let webhooks = settings.webhooks.iter().map(async |settings| {
         let delivery = Delivery::Webhook(Box::new(Webhook::load(settings).await?));
-        Ok::<_, NotifyError>((Identity::Webhook(settings.clone()), delivery))
+        Ok::<_, NotifyError>((ReceiverSettings::Webhook(settings.clone()), delivery))
     });
     let commands = settings.commands.iter().map(async |settings| {
         let delivery = Delivery::Command(Command::load(settings, census).await.map_err(NotifyError::Program)?);
-        Ok((Identity::Command(settings.clone()), delivery))
+        Ok((ReceiverSettings::Command(settings.clone()), delivery))
     });
     // All files at once, because each of them may be on storage that does not answer.
     let (webhooks, commands) = tokio::try_join!(try_join_all(webhooks), try_join_all(commands))?;

@@ -35,7 +35,7 @@ use super::prefix::{PathProject, SentPath};
 use crate::model::Caller;
 use crate::model::settings::{ApiSettings, AuthSettings};
 use browser::AcceptedHosts;
-use credential::{AUTH_PROJECT, Identity, token_of};
+use credential::{AUTH_PROJECT, TokenOwner, token_of};
 use token::TokenAuth;
 
 pub(super) use browser::CHANGES_BY_GET;
@@ -150,7 +150,7 @@ impl Auth {
         if token.as_ref().is_some_and(is_scraper) {
             return Ok(anonymous());
         }
-        let identity = match (&*mode, token) {
+        let owner = match (&*mode, token) {
             (Mode::None(_), _) if metrics_token.is_some() && !is_trusted => {
                 let message = "the metrics need the token of [metrics] token_file: send it as Authorization: Bearer";
                 return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
@@ -169,8 +169,8 @@ impl Auth {
             (Mode::Token(auth), Some(token)) => Arc::new(auth.identify(&token)?),
             (Mode::Keystone(auth), Some(token)) => auth.identify(token).await?,
         };
-        permitted(&identity, parts)?;
-        Ok(identity.caller.clone())
+        permitted(&owner, parts)?;
+        Ok(owner.caller.clone())
     }
 
     /// `WWW-Authenticate` header of a 401 answer.
@@ -206,10 +206,10 @@ fn anonymous() -> Caller {
     Caller { user_id: None, project_id: None, is_admin: false }
 }
 
-fn permitted(identity: &Identity, parts: &Parts) -> Result<(), Fault> {
-    let caller = &identity.caller;
+fn permitted(owner: &TokenOwner, parts: &Parts) -> Result<(), Fault> {
+    let caller = &owner.caller;
     let forbidden = |message: &str| Err(Fault::new(StatusCode::FORBIDDEN, message));
-    if let Some(rules) = &identity.access_rules {
+    if let Some(rules) = &owner.access_rules {
         let path = parts.extensions.get().map_or(parts.uri.path(), |SentPath(sent)| sent);
         if !rules.iter().any(|rule| rule.allows(parts.method.as_str(), path)) {
             return forbidden(&format!(
@@ -226,7 +226,7 @@ fn permitted(identity: &Identity, parts: &Parts) -> Result<(), Fault> {
             "the token has no project, and its user does not have the admin role: get a token for a project",
         );
     };
-    let is_own = |claimed: &str| same_id(claimed, project) || claimed == identity.project_name;
+    let is_own = |claimed: &str| same_id(claimed, project) || claimed == owner.project_name;
     let mut in_headers = parts.headers.get_all(AUTH_PROJECT).iter();
     if !in_headers.all(|claimed| claimed.to_str().is_ok_and(is_own)) {
         return forbidden("X-Auth-Project-Id is not the project of the token");

@@ -44,7 +44,7 @@ use findings::{
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
 use permission::{interpret_failed_put, permission_beside_canaries, permission_to_write};
 pub use plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
-use write::{CanaryEnd, Request, Written, write};
+use write::{CanaryEnd, CanaryStep, Written, write};
 
 /// Writes a canary. `deadline` bounds the removal of leftovers, and then also the canary itself. The fact is the end of
 /// the retention of the latest locked canary, in seconds since 1970. That canary may be from an earlier run.
@@ -60,10 +60,10 @@ pub async fn object_canary(
         return Checked::skipped(without_clock(&why, location, plan));
     }
     let is_command = plan.names.role() == ProcessRole::OneShot;
-    let mut step = Request::List;
+    let mut step = CanaryStep::List;
     let sweeping = async {
         let listing = list(api, plan.names, plan.may_have_versions()).await?;
-        step = Request::DeleteEarlier;
+        step = CanaryStep::DeleteEarlier;
         remove(api, plan.names, listing, plan.clock, plan.in_use).await
     };
     let (listed, earlier) = match within(deadline, sweeping).await {
@@ -75,7 +75,7 @@ pub async fn object_canary(
             }
             (Ok(()), earlier)
         }
-        Err(failure) if step != Request::List || !failure.may_concern_one_request() => {
+        Err(failure) if step != CanaryStep::List || !failure.may_concern_one_request() => {
             return refused(step, &failure, location, plan);
         }
         // Nobody would find the versions that commands leave when they are killed.
@@ -121,7 +121,7 @@ pub async fn object_canary(
             Ok(attempted) => attempted,
             Err(why) => return Checked::skipped(unrecorded(&why, location)).with_warnings(warning),
         };
-        let has_no_lock = step == Request::Put && written.as_ref().is_err_and(S3Failure::denies_object_lock);
+        let has_no_lock = step == CanaryStep::Put && written.as_ref().is_err_and(S3Failure::denies_object_lock);
         let differs = matches!(written, Ok(Written { end: CanaryEnd::Differs, .. }));
         if has_no_lock && plan.is_lock_unknown && canary.until > 0 {
             canary = plan.new_canary(None, listed.is_ok(), 0);
@@ -164,7 +164,7 @@ pub async fn object_canary(
             };
             checked.with_warnings(unread)
         }
-        Err(failure) if step == Request::Put => {
+        Err(failure) if step == CanaryStep::Put => {
             interpret_failed_put(api, &failure, until, location, plan, memory, deadline).await
         }
         Err(failure) if is_late(&failure, until, plan) => nearly_over(location, &failure),
@@ -185,16 +185,16 @@ async fn attempt(
     memory: &mut CanaryMemory,
     must_record: bool,
     deadline: Duration,
-) -> Result<(Result<Written, S3Failure>, Request), String> {
+) -> Result<(Result<Written, S3Failure>, CanaryStep), String> {
     let before = memory.leftover().cloned();
     memory.remember(canary.clone());
     if must_record && let Err(why) = memory.save(deadline).await {
         memory.restore(before);
         return Err(why);
     }
-    let mut step = Request::Put;
+    let mut step = CanaryStep::Put;
     let written = within(deadline, write(api, plan, canary, memory, &mut step)).await;
-    if step == Request::Put && written.as_ref().is_err_and(S3Failure::stored_nothing) {
+    if step == CanaryStep::Put && written.as_ref().is_err_and(S3Failure::stored_nothing) {
         memory.restore(before);
     }
     if must_record && let Err(why) = memory.save(deadline).await {

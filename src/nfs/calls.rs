@@ -7,7 +7,7 @@ use nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_types::xdr_codec::Opaque;
 use tokio::time::Instant;
 
-use super::NfsError;
+use super::error::NfsError;
 use super::transport::{self, Records};
 
 /// Name of the NFS service in messages.

@@ -8,7 +8,7 @@ use nfs3_types::nfs3;
 use nfs3_types::xdr_codec::Void;
 use tokio::net::TcpStream;
 
-use super::NfsError;
+use super::error::NfsError;
 use super::transport::Records;
 use crate::model::nfs_options::NfsVersion;
 

@@ -13,10 +13,10 @@ use nfs3_types::portmap::{self, PMAP_PROG, mapping};
 use nfs3_types::rpc::opaque_auth;
 use nfs3_types::xdr_codec::{self, Opaque, Unpack};
 
-use super::NfsError;
 use super::calls::{BoundedCalls, NFS, credential, root_credential};
+use super::error::NfsError;
 use super::transport::Records;
-use super::volume::VolumeAddress;
+use super::volume_address::VolumeAddress;
 use crate::model::BlockCounts;
 use files::FilesV3;
 

@@ -13,14 +13,15 @@ mod client;
 mod compound;
 mod files;
 mod path;
+mod reply_error;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
 
-use super::NfsError;
 use super::calls::{BoundedCalls, credential, root_credential};
 use super::canary::{self, CanaryFailure};
+use super::error::NfsError;
 use super::status::NfsStatus;
 use crate::model::BlockCounts;
 use crate::model::canary_file::CanaryFileNames;
@@ -29,9 +30,6 @@ use client::V4Client;
 use compound::{Compound, GETATTR};
 use files::FilesV4;
 use path::Directory;
-
-/// Longest file handle, in bytes (`NFS4_FHSIZE`, RFC 8881 §3.1).
-const HANDLE_MAX_BYTES: usize = 128;
 
 /// An exported directory.
 #[derive(Debug, Clone)]

@@ -1,51 +1,20 @@
 //! Volume: an exported directory that is accessed over the wire, without a mount.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinError;
 
-use super::NfsError;
 use super::calls::BoundedCalls;
 use super::canary::{self, CanaryFailure};
+use super::error::NfsError;
 use super::status::NfsStatus;
 use super::v3::VolumeV3;
 use super::v4::VolumeV4;
+use super::volume_address::VolumeAddress;
 use crate::model::canary_file::CanaryFileNames;
 use crate::model::nfs_options::NfsVersion;
-use crate::model::{BlockCounts, NfsOptions, Reason};
-
-/// Address of a volume, and how it is accessed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeAddress {
-    /// Address of the server.
-    pub server: IpAddr,
-    /// Port of its NFS service.
-    pub nfs_port: u16,
-    /// Port of its MOUNT service, for version 3. None to ask the port mapper.
-    pub mount_port: Option<u16>,
-    /// Version of NFS.
-    pub version: NfsVersion,
-    /// Minor version of version 4. None for the highest one of the server.
-    pub minor_version: Option<u32>,
-    /// The exported path.
-    pub path: String,
-}
-
-impl VolumeAddress {
-    /// Address of a path on a server, accessed as the options say.
-    #[must_use]
-    pub fn new(server: IpAddr, path: &str, options: &NfsOptions) -> Self {
-        Self {
-            server,
-            nfs_port: options.port(),
-            mount_port: options.mount_port(),
-            version: options.version(),
-            minor_version: options.minor_version(),
-            path: path.to_owned(),
-        }
-    }
-}
+use crate::model::{BlockCounts, Reason};
 
 /// An exported directory that the server granted to this host.
 #[derive(Debug, Clone)]

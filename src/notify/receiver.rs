@@ -30,12 +30,12 @@ const AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// Settings of a receiver, which identify it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Identity {
+pub(super) enum ReceiverSettings {
     Webhook(WebhookSettings),
     Command(CommandSettings),
 }
 
-impl Identity {
+impl ReceiverSettings {
     pub(super) fn kind(&self) -> ReceiverKind {
         match self {
             Self::Webhook(_) => ReceiverKind::Webhook,
@@ -62,7 +62,7 @@ impl Identity {
 /// A receiver whose task runs until it is dropped.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    identity: Identity,
+    settings: ReceiverSettings,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -79,10 +79,10 @@ struct Shared {
 
 impl Receiver {
     /// Starts the task of a receiver. Must be called within a tokio runtime.
-    pub(super) fn start(identity: Identity, delivery: Delivery, statistics: Arc<Statistics>) -> Self {
+    pub(super) fn start(settings: ReceiverSettings, delivery: Delivery, statistics: Arc<Statistics>) -> Self {
         let shared = Arc::new(Shared {
-            kind: identity.kind(),
-            name: identity.name(),
+            kind: settings.kind(),
+            name: settings.name(),
             queue: Arc::default(),
             delivery: ArcSwap::from_pointee(delivery),
             statistics,
@@ -91,11 +91,11 @@ impl Receiver {
             let shared = shared.clone();
             async move { shared.run().await }
         });
-        Self { identity, shared, task }
+        Self { settings, shared, task }
     }
 
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+    pub(super) fn settings(&self) -> &ReceiverSettings {
+        &self.settings
     }
 
     /// Uses the new content of its files from the next attempt on.
@@ -106,7 +106,7 @@ impl Receiver {
 
     /// Queues a notification if the receiver wants it.
     pub(super) fn push(&self, notification: &Arc<Notification>) {
-        if !self.identity.on().contains(&notification.to) {
+        if !self.settings.on().contains(&notification.to) {
             return;
         }
         if let Some(dropped) = self.shared.queue.push(notification.clone()) {
@@ -212,7 +212,7 @@ mod tests {
             on: vec![Status::Offline],
         };
         let webhook = Webhook::load(&settings).await.expect("usable");
-        Receiver::start(Identity::Webhook(settings), Delivery::Webhook(Box::new(webhook)), Arc::default())
+        Receiver::start(ReceiverSettings::Webhook(settings), Delivery::Webhook(Box::new(webhook)), Arc::default())
     }
 
     fn count(receiver: &Receiver, result: NotificationResult) -> u64 {

@@ -110,8 +110,7 @@ const SHARED_TYPE_NAMES: &[&str] = &[
     "ProbeOverride",
     "Target",
     "Webhook",
-    // Private to one directory each.
-    "Identity",
+    // To a probe worker, and of a signal to the daemon.
     "Request",
 ];
 
@@ -144,6 +143,7 @@ const ACYCLIC: &[&str] = &[
     "key_manager",
     "keystone",
     "model",
+    "nfs",
     "notify",
     "registry",
     "s3",

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::credential::Identity;
+use super::credential::TokenOwner;
 
 /// Largest number of pending validations of unknown tokens: one for each connection. Formerly valid
 /// tokens are bounded by their cache entries.
@@ -51,7 +51,7 @@ impl TokenHash {
 #[derive(Debug, Clone)]
 pub(super) enum Validation {
     /// Valid: its owner and its expiry.
-    Valid(Arc<Identity>, Timestamp),
+    Valid(Arc<TokenOwner>, Timestamp),
     /// Unknown, expired or revoked.
     Invalid,
     /// Keystone did not decide.
@@ -76,9 +76,9 @@ pub(super) type PendingValidation = watch::Receiver<Option<Validation>>;
 
 /// State of a token in the cache.
 pub(super) enum CachedToken {
-    Valid(Arc<Identity>),
+    Valid(Arc<TokenOwner>),
     /// Valid but stale: the holder of the sender must revalidate it.
-    Stale(Arc<Identity>, watch::Sender<Option<Validation>>),
+    Stale(Arc<TokenOwner>, watch::Sender<Option<Validation>>),
     Invalid,
     Pending(PendingValidation),
     /// No valid entry: the holder of the sender must validate it.
@@ -101,7 +101,7 @@ pub(super) struct TokenCache {
 
 #[derive(Debug)]
 struct ValidToken {
-    identity: Arc<Identity>,
+    owner: Arc<TokenOwner>,
     since: Instant,
     /// Earliest time of the next revalidation.
     revalidate_at: Instant,
@@ -123,12 +123,12 @@ impl TokenCache {
         let mut was_valid = WasValid::No;
         if let Some(token) = self.valid.get(&hash) {
             if Timestamp::now() < token.expires_at {
-                let (identity, may_revalidate) =
-                    (token.identity.clone(), token.revalidate_at <= Instant::now() && !is_keystone_down);
+                let (owner, may_revalidate) =
+                    (token.owner.clone(), token.revalidate_at <= Instant::now() && !is_keystone_down);
                 if token.since.elapsed() < self.valid_for {
                     return match self.start_validation(hash, may_revalidate, WasValid::Yes) {
-                        Some((sender, _)) => CachedToken::Stale(identity, sender),
-                        None => CachedToken::Valid(identity),
+                        Some((sender, _)) => CachedToken::Stale(owner, sender),
+                        None => CachedToken::Valid(owner),
                     };
                 }
                 if !may_revalidate && !self.pending.contains_key(&hash) {
@@ -187,10 +187,9 @@ impl TokenCache {
         self.pending.remove(&hash);
         let now = Instant::now();
         match verdict {
-            Validation::Valid(identity, expires_at) => {
+            Validation::Valid(owner, expires_at) => {
                 let revalidate_at = now + self.valid_for.mul_f64(REVALIDATED_AFTER);
-                let token =
-                    ValidToken { identity: identity.clone(), since: now, revalidate_at, expires_at: *expires_at };
+                let token = ValidToken { owner: owner.clone(), since: now, revalidate_at, expires_at: *expires_at };
                 self.invalid.pop(&hash);
                 self.valid.put(hash, token);
             }

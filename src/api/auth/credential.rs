@@ -22,7 +22,7 @@ pub(super) const TOKEN_MAX_BYTES: usize = 8192;
 
 /// Owner of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct TokenOwner {
     pub(super) caller: Caller,
     pub(super) project_name: String,
     /// Access rules of this service, if the token has access rules.

@@ -21,7 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, watch};
 
 use super::cache::{CachedToken, TokenCache, TokenHash, Validation, WasValid};
-use super::credential::Identity;
+use super::credential::TokenOwner;
 use super::error::AuthError;
 use crate::api::fault::Fault;
 use crate::keystone::{TokenFacts, Validator};
@@ -108,17 +108,17 @@ impl KeystoneAuth {
         &self.shared.settings.url
     }
 
-    pub(super) async fn identify(&self, token: SecretString) -> Result<Arc<Identity>, Fault> {
+    pub(super) async fn identify(&self, token: SecretString) -> Result<Arc<TokenOwner>, Fault> {
         if token.expose_secret().len() > TOKEN_SENT_MAX_BYTES {
             return Err(invalid());
         }
         let hash = TokenHash::of(&token);
         let found = self.shared.cache().find(hash);
         let mut pending = match found {
-            CachedToken::Valid(identity) => return Ok(identity),
-            CachedToken::Stale(identity, sender) => {
+            CachedToken::Valid(owner) => return Ok(owner),
+            CachedToken::Stale(owner, sender) => {
                 self.start_validation(hash, token, sender, WasValid::Yes);
-                return Ok(identity);
+                return Ok(owner);
             }
             CachedToken::Invalid => return Err(invalid()),
             CachedToken::Overloaded => {
@@ -134,7 +134,7 @@ impl KeystoneAuth {
         };
         let verdict = pending.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
         match verdict {
-            Some(Validation::Valid(identity, _)) => Ok(identity),
+            Some(Validation::Valid(owner, _)) => Ok(owner),
             Some(Validation::Invalid) => Err(invalid()),
             Some(Validation::Overloaded) => Err(overloaded()),
             Some(Validation::Unknown | Validation::KeystoneDown) | None => Err(unavailable()),
@@ -249,8 +249,8 @@ impl Shared {
             let own = rules.into_iter().filter(|rule| rule.service == self.settings.service_type);
             own.take(ACCESS_RULES_MAX).collect()
         });
-        let identity = Identity { caller, project_name: project_name.unwrap_or_default(), access_rules };
-        Validation::Valid(Arc::new(identity), facts.expires_at)
+        let owner = TokenOwner { caller, project_name: project_name.unwrap_or_default(), access_rules };
+        Validation::Valid(Arc::new(owner), facts.expires_at)
     }
 }
 

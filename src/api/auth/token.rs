@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
 use super::cache::TokenHash;
-use super::credential::{Identity, is_token};
+use super::credential::{TokenOwner, is_token};
 use super::error::{AuthError, SECRET_MIN_BYTES};
 use crate::api::fault::Fault;
 use crate::model::Caller;
@@ -37,9 +37,9 @@ impl TokenAuth {
         TokenHash::of(token).as_bytes().ct_eq(self.expected.as_bytes()).into()
     }
 
-    pub(super) fn identify(&self, token: &SecretString) -> Result<Identity, Fault> {
+    pub(super) fn identify(&self, token: &SecretString) -> Result<TokenOwner, Fault> {
         if self.is_secret(token) {
-            Ok(Identity { caller: Caller::local(), project_name: String::new(), access_rules: None })
+            Ok(TokenOwner { caller: Caller::local(), project_name: String::new(), access_rules: None })
         } else {
             Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's, see [api.token] file on its host"))
         }

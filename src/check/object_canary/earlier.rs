@@ -10,7 +10,7 @@ use super::kept::Kept;
 use super::memory::{CanaryMemory, Resolved};
 use super::permission::{NotWritten, permission_beside_canaries, permission_to_write};
 use super::plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
-use super::write::{Request, denies_reading};
+use super::write::{CanaryStep, denies_reading};
 use crate::check::canary::sweep::REMOVED_MAX;
 use crate::check::canary::{ProcessRole, Swept, Undeleted, is_content};
 use crate::check::checked::Checked;
@@ -105,7 +105,7 @@ pub(super) async fn after_failed_listing(
             let finding = unknown(failed_listing, location, &leftover.key, permission.is_granted());
             return Err(Box::new(Checked::skipped(finding)));
         }
-        Err(failure) => return Err(Box::new(refused(Request::DeleteEarlier, &failure, location, plan))),
+        Err(failure) => return Err(Box::new(refused(CanaryStep::DeleteEarlier, &failure, location, plan))),
     };
     permission_to_write(api, location, plan, memory, deadline).await?;
     Err(Box::new(Checked::skipped(finding)))
@@ -136,7 +136,7 @@ async fn remove_late(
     };
     match within(deadline, removing).await {
         Err(failure) if failure.is_timeout() => {
-            Err(Box::new(refused(Request::DeleteEarlier, &failure, location, plan)))
+            Err(Box::new(refused(CanaryStep::DeleteEarlier, &failure, location, plan)))
         }
         // The DELETE of the canary reports another failure.
         _ => Ok(EarlierCanaries::default()),
@@ -173,6 +173,6 @@ pub(super) async fn read_back(
         Err(failure) if denies_reading(&failure) && earlier.leftover.written_at.is_some() => {
             Checked::skipped(neither_read_nor_deleted(location, earlier, &failure, plan))
         }
-        Err(failure) => refused(Request::ReadEarlier, &failure, location, plan),
+        Err(failure) => refused(CanaryStep::ReadEarlier, &failure, location, plan),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::kept::Kept;
 use super::plan::CanaryPlan;
-use super::write::{Permission, Request};
+use super::write::{CanaryStep, Permission};
 use crate::check::checked::Checked;
 use crate::check::lock_proof::steps::LONGER_RETENTION;
 use crate::model::report::{Finding, finding};
@@ -47,7 +47,7 @@ pub(super) fn not_read(location: &S3Location, denied: &S3Failure, plan: &CanaryP
     finding!(
         denied.reason(),
         "{location}: {} was refused ({denied}), so backups can be written, and that they are stored intact is not verified: {}",
-        Request::Get.describe(),
+        CanaryStep::Get.describe(),
         permission(denied, || format!("grant the credentials s3:GetObject below {}", plan.names.folder()))
     )
 }
@@ -217,28 +217,28 @@ pub(super) fn put_refused(
             "{location} has a default retention, and the PUT of a canary with a short retention was refused for that retention ({failure}){shown}, so writing is not verified: grant the credentials s3:PutObjectRetention and s3:GetObjectRetention, or, {LONGER_RETENTION}"
         ));
     }
-    refused(Request::Put, failure, location, plan)
+    refused(CanaryStep::Put, failure, location, plan)
 }
 
 /// A request of a canary failed.
 pub(super) fn refused<T>(
-    request: Request,
+    request: CanaryStep,
     failure: &S3Failure,
     location: &S3Location,
     plan: &CanaryPlan<'_>,
 ) -> Checked<T> {
     let what = format!("{location}: {}", request.describe());
     let header = match (request, failure, plan.sends_headers) {
-        (Request::Put, S3Failure::Service { status: 400 | 403, .. }, false) => {
+        (CanaryStep::Put, S3Failure::Service { status: 400 | 403, .. }, false) => {
             "; a policy of the bucket may also demand a header with each object, such as x-amz-server-side-encryption: set put_headers in the [[s3.credentials]] entry"
         }
-        (Request::Put, S3Failure::Service { status: 400 | 403, .. }, true) => {
+        (CanaryStep::Put, S3Failure::Service { status: 400 | 403, .. }, true) => {
             "; the service may also refuse a header of put_headers in the [[s3.credentials]] entry, or demand another one"
         }
         _ => "",
     };
     let longer = match (request, plan.retention) {
-        (Request::Put, Some(_)) => format!("; {LONGER_RETENTION}"),
+        (CanaryStep::Put, Some(_)) => format!("; {LONGER_RETENTION}"),
         _ => String::new(),
     };
     if failure.reason() != Reason::AccessDenied || failure.has_expired_credentials() {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::findings::{is_late, put_refused, refused};
 use super::memory::CanaryMemory;
 use super::plan::CanaryPlan;
-use super::write::{Permission, Request};
+use super::write::{CanaryStep, Permission};
 use crate::check::canary::content;
 use crate::check::checked::Checked;
 use crate::model::{LockMode, Reason, S3Location};
@@ -99,7 +99,7 @@ pub(super) async fn permission_beside_canaries(
     deadline: Duration,
 ) -> Result<Permission, NotWritten> {
     match may_upload(api, plan, plan.retention_end(), memory, deadline).await {
-        Permission::Refused(failure) => Err(Box::new(refused(Request::Upload, &failure, location, plan))),
+        Permission::Refused(failure) => Err(Box::new(refused(CanaryStep::Upload, &failure, location, plan))),
         permission => Ok(permission),
     }
 }

@@ -27,7 +27,7 @@ impl Permission {
 
 /// The request that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum CanaryStep {
     /// Listing of canaries.
     List,
     /// DELETE of an earlier canary.
@@ -43,7 +43,7 @@ pub(super) enum Request {
     Delete,
 }
 
-impl Request {
+impl CanaryStep {
     /// Describes the request, and those that passed before it.
     pub(super) fn describe(self) -> &'static str {
         match self {
@@ -87,7 +87,7 @@ pub(super) async fn write(
     plan: &CanaryPlan<'_>,
     canary: &CanaryLeftover,
     memory: &mut CanaryMemory,
-    step: &mut Request,
+    step: &mut CanaryStep,
 ) -> Result<Written, S3Failure> {
     let key = canary.key.as_str();
     let retention = (canary.until > 0).then_some(Retention { mode: LockMode::Governance, until: canary.until });
@@ -102,7 +102,7 @@ pub(super) async fn write(
         Found::Unread(denied) => (true, Some(denied)),
         Found::OtherCanary | Found::Different => (false, None),
     };
-    *step = Request::Head;
+    *step = CanaryStep::Head;
     let is_locked_longer = match retention {
         // Its HEAD needs the same permission as its GET.
         Some(_) if unread.is_some() => Some(false),
@@ -118,7 +118,7 @@ pub(super) async fn write(
     };
     let mut denied = None;
     if is_locked_longer.is_none() {
-        *step = Request::Delete;
+        *step = CanaryStep::Delete;
         match api.delete(key, version, false).await {
             Err(failure) if is_denial(&failure) => denied = Some(failure),
             Err(failure) if !failure.is_gone() => return Err(failure),
@@ -153,15 +153,15 @@ async fn put_and_get(
     key: &str,
     retention: Option<Retention>,
     memory: &mut CanaryMemory,
-    step: &mut Request,
+    step: &mut CanaryStep,
 ) -> Result<(Option<String>, Found), S3Failure> {
     // New content for each PUT, because a canary may be overwritten.
     let content = content(Uuid::new_v4());
-    *step = Request::Put;
+    *step = CanaryStep::Put;
     let named = plan.version(api.put(key, content.clone(), retention).await?);
     memory.written(named.clone());
     let version = named.as_deref();
-    *step = Request::Get;
+    *step = CanaryStep::Get;
     let mut back = api.get(key, version).await;
     // Not every part of the service may know the object yet. It counts as lost only if it is missing twice.
     if back.as_ref().is_err_and(S3Failure::is_gone) {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::super::xdr::{Decoder, Encoder, Malformed};
-use super::compound::ReplyError;
+use super::reply_error::ReplyError;
 use crate::model::BlockCounts;
 
 /// Numbers of attributes (RFC 8881 §5.5 to §5.7, §11.16).

@@ -14,8 +14,9 @@ use super::super::transport::{REPLY_MAX_BYTES, Records};
 use super::super::xdr::{Encoder, Received};
 use super::compound::{
     CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, OPERATIONS_MAX, OPERATIONS_MAX_V40,
-    RECLAIM_COMPLETE, ReplyError, Results, SEQUENCE,
+    RECLAIM_COMPLETE, Results, SEQUENCE,
 };
+use super::reply_error::ReplyError;
 
 /// Version of the program.
 const VERSION: u32 = 4;

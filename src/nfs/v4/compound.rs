@@ -2,6 +2,7 @@
 
 use super::super::xdr::{Decoder, Encoder, Malformed};
 use super::attributes;
+use super::reply_error::ReplyError;
 
 /// An operation: its number (`nfs_opnum4`, RFC 8881 §16.2.1) and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,9 @@ operations! {
     DESTROY_CLIENTID = 57,
     RECLAIM_COMPLETE = 58,
 }
+
+/// Longest file handle, in bytes (`NFS4_FHSIZE`, RFC 8881 §3.1).
+const HANDLE_MAX_BYTES: usize = 128;
 
 /// Longest tag of a reply, in bytes. Servers return the one of the request, which is empty here.
 const TAG_MAX_BYTES: usize = 1024;
@@ -102,21 +106,6 @@ impl Compound {
     }
 }
 
-/// Why the results of a compound cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReplyError {
-    /// An operation failed with a status.
-    Status(&'static str, u32),
-    /// The reply is not valid.
-    Malformed(Malformed),
-}
-
-impl From<Malformed> for ReplyError {
-    fn from(malformed: Malformed) -> Self {
-        Self::Malformed(malformed)
-    }
-}
-
 /// Results of a compound, in the order of its operations.
 pub(super) struct Results<'a> {
     decoder: Decoder<'a>,
@@ -160,6 +149,6 @@ impl<'a> Results<'a> {
 
     /// Result of GETFH.
     pub(super) fn handle(&mut self) -> Result<Vec<u8>, ReplyError> {
-        Ok(self.next(GETFH)?.opaque(super::HANDLE_MAX_BYTES)?.to_vec())
+        Ok(self.next(GETFH)?.opaque(HANDLE_MAX_BYTES)?.to_vec())
     }
 }

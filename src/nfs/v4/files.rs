@@ -6,9 +6,8 @@ use super::super::error::NfsError;
 use super::super::xdr::{Decoder, Malformed};
 use super::attributes::{self, Attributes, MODE, OWNER, OWNER_GROUP, REGULAR_FILE, SIZE, TIME_MODIFY, TYPE, mask};
 use super::client::V4Client;
-use super::compound::{
-    CLOSE, Compound, GETATTR, GETFH, LOOKUP, OPEN, READ, READDIR, REMOVE, ReplyError, Results, WRITE,
-};
+use super::compound::{CLOSE, Compound, GETATTR, GETFH, LOOKUP, OPEN, READ, READDIR, REMOVE, Results, WRITE};
+use super::reply_error::ReplyError;
 
 /// Read and write access (`OPEN4_SHARE_ACCESS_BOTH`), without a delegation (`OPEN4_SHARE_ACCESS_WANT_NO_DELEG`), which
 /// would need callbacks.

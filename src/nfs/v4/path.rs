@@ -10,7 +10,8 @@ use super::super::error::NfsError;
 use super::super::status::NfsStatus;
 use super::attributes::{Attributes, DIRECTORY, FS_LOCATIONS, FSID, FileSystemId, LEASE_TIME, SYMBOLIC_LINK, TYPE};
 use super::client::V4Client;
-use super::compound::{Compound, GETATTR, GETFH, LOOKUP, PUTROOTFH, READLINK, ReplyError, Results, SECINFO};
+use super::compound::{Compound, GETATTR, GETFH, LOOKUP, PUTROOTFH, READLINK, Results, SECINFO};
+use super::reply_error::ReplyError;
 use crate::model::line::escape_invisible;
 
 /// Maximum number of symbolic links in a path (`MAXSYMLINKS` of Linux).

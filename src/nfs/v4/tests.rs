@@ -10,13 +10,15 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::volume::{Volume, VolumeAddress};
+use super::super::volume::Volume;
+use super::super::volume_address::VolumeAddress;
 use super::super::xdr::{Decoder, Encoder};
 use super::attributes::{Attributes, DIRECTORY, FS_LOCATIONS, NUMLINKS, SPACE_AND_FILES, SYMBOLIC_LINK, TYPE, mask};
 use super::compound::{
     CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, GETATTR, GETFH, LOOKUP, PUTFH, PUTROOTFH,
-    READLINK, ReplyError, Results, SEQUENCE,
+    READLINK, Results, SEQUENCE,
 };
+use super::reply_error::ReplyError;
 use super::*;
 use crate::model::canary_file::CanaryFileNames;
 use crate::model::{NfsOptions, Reason};

@@ -43,7 +43,7 @@ pub(super) fn write(request: &CanaryRequest) -> Result<CanaryWritten, WorkerFaul
         return Err(WorkerFault::new(FaultKind::BadRequest, at));
     }
     let directory = open_directory(&request.path, request.expect_nfs)?;
-    let assumed = Identity::assume(request.uid, request.gid)?;
+    let assumed = AssumedIds::assume(request.uid, request.gid)?;
     let outcome = write_as_user(&directory, request);
     drop(assumed);
     outcome.map_err(|fault| with_cause(fault, &directory))
@@ -167,9 +167,9 @@ fn errno_of(error: &io::Error) -> Errno {
 }
 
 /// Guard that sets the file-system ids of another user until it is dropped.
-struct Identity;
+struct AssumedIds;
 
-impl Identity {
+impl AssumedIds {
     fn assume(uid: u32, gid: u32) -> Result<Self, WorkerFault> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let assumed = Self;
@@ -187,7 +187,7 @@ impl Identity {
     }
 }
 
-impl Drop for Identity {
+impl Drop for AssumedIds {
     fn drop(&mut self) {
         setfsuid(geteuid());
         setfsgid(getegid());

@@ -166,10 +166,10 @@ async fn admin_role_counts_in_a_project_or_the_system() {
         ("system", true, None),
         ("system reader", false, None),
     ] {
-        let identity = auth.identify(SecretString::from(token)).await.expect(token);
-        assert_eq!(identity.caller.is_admin, is_admin, "{token}");
-        assert_eq!(identity.caller.project_id.as_deref(), project, "{token}");
-        assert_eq!(identity.caller.user_id, Some(format!("user of {token}")));
+        let owner = auth.identify(SecretString::from(token)).await.expect(token);
+        assert_eq!(owner.caller.is_admin, is_admin, "{token}");
+        assert_eq!(owner.caller.project_id.as_deref(), project, "{token}");
+        assert_eq!(owner.caller.user_id, Some(format!("user of {token}")));
     }
 }
 
