@@ -1,6 +1,6 @@
 //! Command line, with one file for each subcommand.
 //!
-//! `serve` runs the daemon. `check nfs`, `check s3`, `doctor`, `config`, `mount-path` and `registry` need no daemon.
+//! `serve` runs the daemon. `check nfs`, `check s3`, `doctor`, `config`, `mount-path`, `registry` and `fleet` need no daemon.
 //! All other commands send HTTP requests to the daemon ([`client`]). Tables fit the width of the terminal and are
 //! coloured only on a terminal. Every command that prints a table has `--json`, and `-f` and `-c` for scripts
 //! ([`output`]). Exit codes follow the convention of monitoring plugins ([`exit`]). Control, invisible and
@@ -13,6 +13,7 @@ mod columns;
 pub mod config;
 pub mod doctor;
 pub mod exit;
+pub mod fleet;
 pub mod kind;
 pub mod log;
 pub mod manual;
@@ -85,6 +86,9 @@ enum Command {
     /// Back up and restore the registry of this host
     #[command(subcommand)]
     Registry(registry::Command),
+    /// Let this node join the registry that all nodes share
+    #[command(subcommand)]
+    Fleet(fleet::Command),
     /// Convert an export to its mount path, or back
     MountPath(mount_path::Arguments),
     /// Print shell completions
@@ -107,7 +111,7 @@ fn definition() -> clap::Command {
         let options = client::ConnectionOptions::augment_args(clap::Command::default());
         command.args(options.get_arguments().cloned().map(|option| option.hide(true)))
     };
-    let local = ["serve", "aggregate", "doctor", "config", "registry", "mount-path", "completions", "manual"];
+    let local = ["serve", "aggregate", "doctor", "config", "registry", "fleet", "mount-path", "completions", "manual"];
     let cli = local.into_iter().fold(Cli::command(), |cli, name| cli.mut_subcommand(name, hide));
     let kinds = TargetKind::ALL.iter();
     cli.mut_subcommand("check", |check| kinds.fold(check, |check, kind| check.mut_subcommand(kind.as_str(), hide)))
@@ -136,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Registry(command) => registry::run(&command),
+        Command::Fleet(command) => fleet::run(&command),
         Command::MountPath(arguments) => mount_path::run(&arguments),
         Command::Manual { directory } => manual::run(definition(), &directory),
         Command::Completions { shell } => {

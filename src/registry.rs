@@ -40,7 +40,7 @@ pub use handle::{Registry, RegistryError, WriteResult};
 pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
 pub use membership::{Aliases, Renames, ReplicaStatus};
 pub use memory::MemoryStore;
-pub use open::{file, open};
+pub use open::{file, open, open_copy};
 pub use replica::join::{JoinAction, JoinError, JoinPlan, PlannedTarget};
 pub use replica::{ReplicaStore, join};
 pub use rules::Refusal;

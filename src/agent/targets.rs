@@ -13,7 +13,7 @@ use super::task::Mailbox;
 use super::view::TargetView;
 use crate::model::settings::DeclaredTarget;
 use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec, TargetType, Transition};
-use crate::registry::{Change, TargetChange};
+use crate::registry::{Change, Refusal, RegistryError, TargetChange};
 
 /// Longest wait for one requested probe, as a multiple of its `deadline`. Includes the waits for a free child process.
 /// A probe takes this long only if its workers break.
@@ -64,8 +64,12 @@ impl Agent {
                 metadata: metadata.clone(),
                 user_id: None,
             };
-            if let Err(error) = self.create_target(new).await {
-                tracing::error!(export, %error, "the declared target was not created");
+            match self.create_target(new).await {
+                Ok(_) => {}
+                Err(AgentError::Registry(RegistryError::Refused(Refusal::StorageTaken { other_id, .. }))) => {
+                    tracing::info!(target_id = %other_id, export, "another node created the declared target meanwhile");
+                }
+                Err(error) => tracing::error!(export, %error, "the declared target was not created"),
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::agent::{Agent, StatusChange, recall_own_mounts};
 use crate::api::{self, Auth, CONNECTIONS_MAX, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
 use crate::config::{self, Settings};
 use crate::driver::{Host, ProcessRole};
-use crate::model::settings::{AgentSettings, ApiSettings, AuthSettings, NotifySettings};
+use crate::model::settings::{AgentSettings, ApiSettings, AuthSettings, NotifySettings, SharedRegistrySettings};
 use crate::notify::{CHANGES_MAX, Notifier};
 use crate::registry::{self, Registry};
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, heap, node, systemd};
@@ -75,7 +75,10 @@ struct Prepared {
 
 fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     let settings = config::load(config)?;
-    let registry = registry::open(&settings.registry_url)?;
+    let registry = match settings.registry_url.shared() {
+        None => registry::open(&settings.registry_url)?,
+        Some(shared) => registry::open_copy(shared, runtime::block_on(super::fleet::connect(shared))??)?,
+    };
     Ok(Prepared { settings, registry })
 }
 
@@ -137,10 +140,19 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     if let Some(warning) = key_manager_warning(&settings.agent) {
         tracing::warn!("{warning}");
     }
+    if let Some(endpoint) = settings.registry_url.shared().and_then(SharedRegistrySettings::plain_text_elsewhere) {
+        tracing::warn!(
+            "etcd at {endpoint} is used without TLS, so others on the network can read and change the registry. Set an etcd+https:// URL in [registry] url"
+        );
+    }
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
     let running = RunningAgent::start(&settings, registry.clone(), listeners).await?;
     let agent = running.agent.clone();
+    let following = tokio::spawn({
+        let registry = registry.clone();
+        async move { registry.follow().await }
+    });
     let watchdog = tokio::spawn(feed_watchdog());
     let targets = agent.view().targets.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = addresses.join(", "), targets, "ready");
@@ -161,6 +173,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     tracing::info!("stopping, and mounts stay in place");
     watchdog.abort();
     declaring.abort();
+    following.abort();
     let stopped = running.stop().await;
     if tokio::time::timeout(REGISTRY_CLOSE_TIMEOUT, registry.close()).await.is_err() {
         tracing::warn!(

@@ -71,6 +71,14 @@ impl Settings {
         if let Some(token_file) = &self.api.metrics.token_file {
             add("[metrics] token_file", token_file, Secret);
         }
+        if let Some(shared) = self.registry_url.shared() {
+            if let Some(ca_file) = &shared.ca_file {
+                add("[registry] ca_file", ca_file, Public);
+            }
+            if let Some((_, password_file)) = &shared.login {
+                add("[registry] password_file", password_file, Secret);
+            }
+        }
         for rule in &self.agent.s3_access {
             if let S3CredentialSource::Files { access_key_id, secret_access_key } = &rule.source {
                 add("[[s3.credentials]] access_key_id_file", access_key_id, Public);
@@ -144,6 +152,11 @@ mod tests {
                 client_ca = "/f/client-ca"
                 [metrics]
                 token_file = "/f/metrics"
+                [registry]
+                url = "etcd+https://etcd.example.com/cloud"
+                ca_file = "/f/etcd-ca"
+                user = "u"
+                password_file = "/f/etcd-password"
                 [[s3.credentials]]
                 location = "*"
                 access_key_id_file = "/f/id"
@@ -179,7 +192,7 @@ mod tests {
             )
         };
         let mut listed = BTreeSet::new();
-        for (auth, count) in [("token", 14), ("keystone", 16), ("application", 15)] {
+        for (auth, count) in [("token", 16), ("keystone", 18), ("application", 17)] {
             let text = text(auth).replace("\"application\"", "\"keystone\"");
             let settings = crate::config::parse(&text, Path::new("c.toml")).expect("valid");
             let files = settings.files();

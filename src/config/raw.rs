@@ -111,6 +111,11 @@ sections! {
 
     Registry {
         url: Text = text("sqlite:///var/lib/targetwatch/registry.db"),
+        cache: Option<Text>,
+        ca_file: Option<Text>,
+        user: Option<Text>,
+        password_file: Option<Text>,
+        compare_interval: Option<Text>,
     }
 
     Mounts {

@@ -335,7 +335,7 @@ fn errors_name_file_line_key_and_expectation() {
         ("[mounts]\nmode = \"fuse\"", &["[mounts] mode", "\"kernel\" or \"observe\" or \"none\""]),
         ("[mounts]\nnfs_options = \"soft, ro\"", &["[mounts] nfs_options", "comma-separated"]),
         ("[mounts]\naddress_map = { \"a\" = \"-b\" }", &["[mounts] address_map", "-b"]),
-        ("[registry]\nurl = \"etcd://x\"", &["[registry] url", "sqlite:///absolute/path"]),
+        ("[registry]\nurl = \"mysql://x\"", &["[registry] url", "sqlite:///absolute/path"]),
         ("[api]\nlisten = []", &["[api] listen", "1 to 16"]),
         ("[api]\nlisten = [\"8781\"]", &["c.toml:2", "[api] listen", "IP:PORT"]),
         ("[api]\nlisten = [\"0.0.0.0:1\"]", &["[api] listen", "allow_unauthenticated_remote"]),
@@ -475,5 +475,33 @@ fn key_manager_uses_the_login_of_keystone_whatever_the_authentication() {
     ] {
         let error = refused(text);
         assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
+    }
+}
+
+#[test]
+fn registry_in_etcd_has_members_prefix_and_copy() {
+    let parsed = |text: &str| parse(text, Path::new("c.toml")).expect(text).registry_url;
+    let url = parsed(
+        "[registry]\nurl = \"etcd+https://a.example:2379,[fd00::1]/clouds/one/\"\nuser = \"u\"\npassword_file = \"/p\"\ncompare_interval = \"5s\"",
+    );
+    let shared = url.shared().expect("shared");
+    assert_eq!(shared.endpoints, ["https://a.example:2379", "https://[fd00::1]:2379"]);
+    assert_eq!((&*shared.prefix, shared.interval), ("clouds/one", Duration::from_secs(5)));
+    assert_eq!(url.file(), Path::new("/var/lib/targetwatch/registry.db"));
+    assert_eq!(url.to_string(), "etcd+https://a.example:2379,[fd00::1]:2379/clouds/one");
+    let plain = parsed("[registry]\nurl = \"etcd://127.0.0.1\"\nuser = \"u\"\npassword_file = \"/p\"\ncache = \"/c\"");
+    assert_eq!((plain.to_string().as_str(), plain.file()), ("etcd://127.0.0.1:2379/targetwatch", Path::new("/c")));
+    for (text, part) in [
+        ("url = \"etcd://\"", "is not a member of etcd"),
+        ("url = \"etcd://u:p@host\"", "is not a member of etcd"),
+        ("url = \"etcd://host/a b\"", "is not a prefix"),
+        ("url = \"mysql://host\"", "is not the URL of a registry"),
+        ("url = \"etcd://host\"\nuser = \"u\"\npassword_file = \"/p\"", "without TLS"),
+        ("url = \"etcd+https://host\"\nuser = \"u\"", "missing"),
+        ("url = \"etcd+https://host\"\npassword_file = \"/p\"", "not used without"),
+        ("cache = \"/c\"", "not used with an sqlite URL"),
+    ] {
+        let error = refused(&format!("[registry]\n{text}"));
+        assert!(error.contains(part), "{text}: {error}");
     }
 }

@@ -5,6 +5,7 @@ mod api;
 mod backup_user;
 mod key_manager;
 mod notify;
+mod registry;
 mod s3;
 
 use std::collections::BTreeMap;
@@ -17,9 +18,7 @@ use super::declared;
 use super::error::InvalidValue;
 use super::raw::{self, Raw, Text};
 use super::settings::Settings;
-use super::validated::{
-    INTERVALS, Validated, absolute, days, duration, invalid, limited, location, number, one_of, path,
-};
+use super::validated::{INTERVALS, Validated, days, duration, invalid, limited, location, number, one_of, path};
 use crate::model::MountMode;
 use crate::model::report::{HOST_VIEWER, Severity};
 use crate::model::settings::{
@@ -27,7 +26,7 @@ use crate::model::settings::{
     VisibilitySettings,
 };
 use crate::model::usage_history::FORECAST_MAX;
-use crate::model::{NfsExport, NfsOptions, PathKey, RegistryUrl};
+use crate::model::{NfsExport, NfsOptions, PathKey};
 
 /// Accepted deadlines of one check. A client that polls the API needs an answer within a minute.
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
@@ -48,7 +47,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
     let notify = notify::notify(&notify, &mounts.root)?;
     Ok(Settings {
         api: api::api(&api, &metrics, &ui, *key_manager.enabled.get_ref())?,
-        registry_url: registry_url(&registry.url)?,
+        registry_url: registry::registry(&registry)?,
         agent: AgentSettings {
             mounts,
             visibility: self::visibility(&visibility)?,
@@ -63,15 +62,6 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
         aggregate: aggregate::aggregate(&aggregate)?,
         declared,
     })
-}
-
-fn registry_url(url: &Text) -> Validated<RegistryUrl> {
-    const KEY: &str = "[registry] url";
-    let path = url.get_ref().strip_prefix("sqlite://").ok_or_else(|| {
-        let problem = format!("{:?} is not the URL of a registry, expected \"sqlite:///absolute/path\"", url.get_ref());
-        invalid(url, KEY, problem)
-    })?;
-    absolute(url, path, KEY).map(RegistryUrl::Sqlite)
 }
 
 fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {

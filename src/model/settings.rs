@@ -7,6 +7,7 @@ mod aggregate;
 mod api;
 mod key_manager;
 mod notify;
+mod shared_registry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +30,7 @@ pub use api::{
 };
 pub use key_manager::KeyManagerSettings;
 pub use notify::{CommandSettings, NotifySettings, WebhookSettings};
+pub use shared_registry::SharedRegistrySettings;
 
 /// Settings of mounts (`[mounts]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
