@@ -94,8 +94,13 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the daemon, and waits until it is ready.
     pub async fn start(workspace: &Workspace) -> anyhow::Result<Self> {
+        Self::start_role("serve", workspace).await
+    }
+
+    /// Starts the daemon in a role, which is a subcommand, and waits until it is ready.
+    pub async fn start_role(role: &str, workspace: &Workspace) -> anyhow::Result<Self> {
         let child = Command::new(env!("CARGO_BIN_EXE_targetwatch"))
-            .arg("serve")
+            .arg(role)
             .arg("--config")
             .arg(workspace.directory.path().join("config.toml"))
             .env("NOTIFY_SOCKET", &workspace.notification_socket)
