@@ -17,14 +17,6 @@ const SOURCES: [&str; 5] = ["build.rs", "Cargo.toml", "Cargo.lock", "src", ".git
 
 fn main() {
     println!("cargo::rerun-if-env-changed=TARGETWATCH_REVISION");
-    // Only in programs for packages. The linkers of GNU and LLVM read the file.
-    if env::var("OPT_LEVEL").is_ok_and(|level| level == "3")
-        && env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux")
-    {
-        let functions = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap_or_default()).join("packaging/functions.ld");
-        println!("cargo::rerun-if-changed={}", functions.display());
-        println!("cargo::rustc-link-arg-bin=targetwatch=-Wl,-T,{}", functions.display());
-    }
     let is_optimized = env::var("OPT_LEVEL").is_ok_and(|level| level != "0");
     // A file that does not exist would make cargo run this script at each build.
     let sources = if is_optimized { &SOURCES[..] } else { &SOURCES[..1] };

@@ -33,16 +33,19 @@ const TRIM_MIN_BYTES: usize = 1 << 20;
 /// Interval at which free memory may be returned to the kernel.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Starts a thread that returns the memory of bursts to the kernel, until the process ends. By itself, the C library
-/// returns only the free memory at the end of an arena, so one small block can keep all memory of a burst of requests.
-/// A separate thread is needed because a trim of 100 MB takes several milliseconds, too long for a thread that runs
+/// Starts a thread that returns the memory of the start and of bursts to the kernel, until the process ends. By itself,
+/// the C library returns only the free memory at the end of an arena, so one small block can keep all memory of a burst of
+/// requests. A separate thread is needed because a trim of 100 MB takes several milliseconds, too long for a thread that runs
 /// tasks.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub fn start_trimming() -> io::Result<()> {
     let trim_after_bursts = || {
-        let mut kept = 0;
+        thread::sleep(TRIM_INTERVAL);
+        trim();
+        unmap_program();
+        let mut kept = free_bytes();
         loop {
             thread::sleep(TRIM_INTERVAL);
             kept = trim_after_burst(kept);
@@ -59,6 +62,7 @@ fn trim_after_burst(kept: usize) -> usize {
         return kept.min(free);
     }
     trim();
+    unmap_program();
     free_bytes()
 }
 
@@ -80,5 +84,65 @@ fn trim() {
     // SAFETY: malloc_trim may be called at any time, by any thread.
     unsafe {
         nix::libc::malloc_trim(0);
+    }
+}
+
+/// Unmaps the pages of the program and its libraries that the process has not changed (madvise(2), `MADV_DONTNEED`). The
+/// kernel keeps them in its page cache, and maps those that are still used again, each in less than a microsecond. It maps
+/// pages in groups of 64 KiB or more, and the start uses many functions that are rarely used afterwards.
+#[allow(unsafe_code, reason = "segments can only be listed, and pages only be unmapped, through the C library")]
+fn unmap_program() {
+    // SAFETY: the function has the required signature, and dl_iterate_phdr(3) does not keep it.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        nix::libc::dl_iterate_phdr(Some(unmap_object), std::ptr::null_mut());
+    }
+}
+
+/// Unmaps the segments of a program or library that are never writable. Each page of them equals the page of its file.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code, reason = "called by the C library")]
+extern "C" fn unmap_object(
+    object: *mut nix::libc::dl_phdr_info,
+    _size: nix::libc::size_t,
+    _data: *mut nix::libc::c_void,
+) -> nix::libc::c_int {
+    // SAFETY: the C library passes an object that stays loaded during the call, with its program headers.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        (object.dlpi_addr, std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)))
+    };
+    let page = procfs::page_size() as usize;
+    let unchanged = headers.iter().filter(|one| one.p_type == nix::libc::PT_LOAD && one.p_flags & nix::libc::PF_W == 0);
+    for header in unchanged {
+        let address = base as usize + header.p_vaddr as usize;
+        let begin = address / page * page;
+        let length = address + header.p_memsz as usize - begin;
+        // SAFETY: the kernel reads unchanged pages of a file again when they are accessed.
+        unsafe {
+            nix::libc::madvise(begin as *mut nix::libc::c_void, length, nix::libc::MADV_DONTNEED);
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use procfs::process::Process;
+
+    use super::unmap_program;
+
+    /// Resident pages of files, in KiB.
+    fn resident_files() -> u64 {
+        Process::myself().and_then(|process| process.status()).expect("status").rssfile.expect("RssFile")
+    }
+
+    #[test]
+    #[cfg_attr(not(target_env = "gnu"), ignore = "only the GNU C library unmaps")]
+    fn program_runs_with_less_memory_after_its_pages_are_unmapped() {
+        let before = resident_files();
+        unmap_program();
+        let after = resident_files();
+        assert!(after < before, "{before} KiB before, {after} KiB after");
     }
 }
