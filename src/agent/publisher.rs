@@ -1,7 +1,8 @@
 //! The publisher of views. Every change of the view goes through it, one at a time.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -10,7 +11,7 @@ use super::record::Intervals;
 use super::status::TargetStatus;
 use super::transition_log::TransitionLog;
 use super::view::{TargetView, View};
-use crate::model::{PastFinding, Report, Status, TargetSpec, Transition};
+use crate::model::{PastFinding, Report, Status, TargetId, TargetSpec, Transition};
 use crate::registry::{Difference, RegisteredTarget};
 
 /// Name of the `tracing` event of a target that became available.
@@ -34,14 +35,14 @@ pub struct StatusChange {
 pub(super) struct ViewPublisher {
     view: watch::Sender<Arc<View>>,
     changes: mpsc::Sender<StatusChange>,
-    /// Held while a view is replaced, so that readers wait only for the exchange of a pointer.
-    replacing: Mutex<()>,
+    /// Position of each target in the view. Locked during each change of the view.
+    positions: Mutex<HashMap<TargetId, usize>>,
 }
 
 impl ViewPublisher {
     /// Publisher of an empty view. Changes of status are also sent to `changes`.
     pub(super) fn new(changes: mpsc::Sender<StatusChange>) -> Self {
-        Self { view: watch::Sender::default(), changes, replacing: Mutex::default() }
+        Self { view: watch::Sender::default(), changes, positions: Mutex::default() }
     }
 
     /// Returns the current view.
@@ -58,19 +59,23 @@ impl ViewPublisher {
     /// target whose storage did not change keeps its status and report.
     pub(super) fn publish_differences(&self, differences: &[Difference], mount_root: &Path) {
         let now = Timestamp::now();
-        self.replace(|view| {
-            view.types_generation = view.generation;
-            for difference in differences {
-                match difference {
-                    Difference::Added(registered) | Difference::Changed(registered) => {
-                        put(view, registered, mount_root, now);
-                    }
-                    Difference::Removed(registered) => {
-                        view.targets.retain(|shown| shown.target.id != registered.target.id);
-                    }
+        let mut positions = self.positions();
+        // A copy, because many differences take longer than a reader may wait.
+        let mut view = View::clone(&self.view.borrow());
+        view.generation += 1;
+        view.types_generation = view.generation;
+        for difference in differences {
+            match difference {
+                Difference::Added(registered) | Difference::Changed(registered) => {
+                    put(&mut view, registered, mount_root, now);
+                }
+                Difference::Removed(registered) => {
+                    view.targets.retain(|shown| shown.target.id != registered.target.id);
                 }
             }
-        });
+        }
+        *positions = view.targets.iter().enumerate().map(|(at, shown)| (shown.target.id, at)).collect();
+        self.view.send_replace(Arc::new(view));
     }
 
     /// Publishes the report of a probe of `spec` and logs a change of status once. The transition is
@@ -83,10 +88,13 @@ impl ViewPublisher {
         failures_before_offline: u32,
         transitions: &TransitionLog,
     ) {
-        let changed = self.replace(|view| {
+        let positions = self.positions();
+        let changed = self.change_in_place(|view| {
+            let slot = view.targets.get_mut(*positions.get(&report.target_id)?)?;
             // The storage of the target may have changed during the probe. The report is then about the former storage.
-            let is_same = |view: &&mut Arc<TargetView>| view.target.id == report.target_id && view.target.spec == *spec;
-            let slot = view.targets.iter_mut().find(is_same)?;
+            if slot.target.spec != *spec {
+                return None;
+            }
             let status = slot.status.after(&report, failures_before_offline);
             let from = slot.report.is_some().then_some(slot.status.status);
             let from_since = slot.status.since;
@@ -101,6 +109,7 @@ impl ViewPublisher {
                 StatusChange { target: view, from: from.map(|from| (from, from_since)) }
             })
         });
+        drop(positions);
         if let Some(change) = changed {
             log_status(&change.target);
             if let Err(mpsc::error::TrySendError::Full(_)) = self.changes.try_send(change) {
@@ -109,12 +118,18 @@ impl ViewPublisher {
         }
     }
 
-    fn replace<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
-        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut view = View::clone(&self.view.borrow());
-        view.generation += 1;
-        let outcome = change(&mut view);
-        self.view.send_replace(Arc::new(view));
+    fn positions(&self) -> MutexGuard<'_, HashMap<TargetId, usize>> {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the view. Copies it only while a reader has it, so that a report costs the same for any number of targets.
+    fn change_in_place<T>(&self, change: impl FnOnce(&mut View) -> Option<T>) -> Option<T> {
+        let mut outcome = None;
+        self.view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            view.generation += 1;
+            outcome = change(view);
+        });
         outcome
     }
 }
@@ -151,5 +166,23 @@ fn log_status(view: &TargetView) {
     match view.status.status {
         Status::Available => tracing::info!(name: AVAILABLE_EVENT, reason, message, "available"),
         Status::Offline => tracing::warn!(name: OFFLINE_EVENT, reason, message, "offline"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn view_is_copied_only_while_a_reader_has_it() {
+        let publisher = ViewPublisher::new(mpsc::channel(1).0);
+        let address = || Arc::as_ptr(&publisher.view());
+        let before = address();
+        publisher.change_in_place(|_| None::<()>);
+        assert_eq!(address(), before);
+        let read = publisher.view();
+        publisher.change_in_place(|_| None::<()>);
+        assert_ne!(address(), before);
+        assert_eq!((read.generation, publisher.view().generation), (1, 2));
     }
 }
