@@ -1,4 +1,4 @@
-//! Processor time and memory of a process, as the kernel reports them.
+//! Processor time, wakeups and memory of a process, as the kernel reports them.
 
 use std::time::Duration;
 
@@ -10,6 +10,15 @@ pub fn processor_time(pid: i32) -> anyhow::Result<Duration> {
     let stat = Process::new(pid)?.stat()?;
     let ticks = u32::try_from(stat.utime + stat.stime)?;
     Ok(Duration::from_secs(1) * ticks / u32::try_from(procfs::ticks_per_second())?)
+}
+
+/// How often a thread of a process has waited for something so far. Each wait ends with a wakeup.
+pub fn wakeups(pid: i32) -> anyhow::Result<u64> {
+    let mut waits = 0;
+    for thread in Process::new(pid)?.tasks()?.filter_map(Result::ok) {
+        waits += thread.status()?.voluntary_ctxt_switches.context("the kernel counts no context switches")?;
+    }
+    Ok(waits)
 }
 
 /// Resident memory of a process.

@@ -17,7 +17,7 @@ use crate::wrk;
 pub const ROUNDS: usize = 5;
 
 /// Goal: at least this ratio of requests per second to those of nginx.
-const RATIO_MIN: f64 = 0.5;
+const RATIO_MIN: f64 = 0.8;
 
 /// The rounds of one side.
 #[derive(Default)]
@@ -83,7 +83,7 @@ pub async fn measure(daemon: &Daemon, targets: usize, table: &mut Table) -> anyh
     table.add_with_goal(
         "  ratio to nginx, median of rounds",
         format!("{ratio:.2}"),
-        "0.50 or more",
+        "0.80 or more",
         ratio >= RATIO_MIN,
     );
     table.add("  processor time per request, agent / nginx", format!("{cost:.1} / {their_cost:.1} µs"));
