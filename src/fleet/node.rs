@@ -52,11 +52,14 @@ struct State {
     failure: Option<Arc<str>>,
     failures_in_a_row: u32,
     /// Tag of the latest answer, and the list that it is of.
-    tag: Option<(AgentList, HeaderValue)>,
+    tag: Option<ListTag>,
     /// Until when its agent is asked for details, because it does not have the list of verdicts.
     asked_for_details_until: Option<Instant>,
     targets: Arc<[NodeTarget]>,
 }
+
+/// A list of an agent, and the tag of its answer.
+type ListTag = (AgentList, HeaderValue);
 
 /// When a node answered, and the time until its next poll.
 #[derive(Debug, Clone, Copy)]
@@ -100,11 +103,7 @@ impl Node {
 
     /// Records an answer. `changed` has its targets, and its list and tag, unless it is that nothing has changed.
     /// `interval` is the time until the next poll.
-    pub(super) fn answered(
-        &self,
-        changed: Option<(Arc<[NodeTarget]>, Option<(AgentList, HeaderValue)>)>,
-        interval: Duration,
-    ) {
+    pub(super) fn answered(&self, changed: Option<(Arc<[NodeTarget]>, Option<ListTag>)>, interval: Duration) {
         let mut state = self.state();
         state.is_polled = true;
         state.answered = Some(LatestAnswer { instant: Instant::now(), at: Timestamp::now(), interval });
