@@ -17,6 +17,7 @@
 //!
 //! Fields of a target or type that this version does not know stay when it is rewritten.
 
+mod consistency;
 mod document;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use super::limits::{TARGETS_MAX, TYPES_MAX};
 use super::shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
 use super::snapshot::{RegisteredTarget, Snapshot, Write};
 use crate::etcd::{
@@ -129,9 +131,10 @@ impl EtcdRegistry {
         Ok(RegistryState { version, min_writer: schema.min_writer, revision: answer.header.revision })
     }
 
-    /// Reads all keys with this prefix at one revision, oldest first.
-    async fn entries(&self, prefix: String, revision: EtcdRevision) -> Result<Vec<KeyValue>, EtcdError> {
-        let KeyRange { mut start, end } = KeyRange::prefix(prefix);
+    /// Reads all keys below this name at one revision, oldest first. There may be at most `max`.
+    async fn entries(&self, name: &str, revision: EtcdRevision, max: usize) -> Result<Vec<KeyValue>, ReadError> {
+        let prefix = self.key(name);
+        let KeyRange { mut start, end } = KeyRange::prefix(prefix.clone());
         let (mut found, mut limit) = (Vec::new(), PAGE);
         loop {
             let keys = KeyRange { start: start.clone(), end: end.clone() };
@@ -149,6 +152,10 @@ impl EtcdRegistry {
             }
             let is_last = !page.has_more || page.entries.is_empty();
             found.extend(page.entries);
+            if found.len() > max {
+                let problem = format!("there are more than {max} keys below {prefix}, expected at most {max}");
+                return Err(self.inconsistent(&problem).into());
+            }
             if is_last {
                 break;
             }
@@ -159,20 +166,48 @@ impl EtcdRegistry {
 
     async fn content(&self) -> Result<SharedContent, ReadError> {
         let state = self.read_state(false).await?;
-        let targets = self.entries(self.key("registry/targets/"), state.revision).await?;
-        let types = self.entries(self.key("registry/types/"), state.revision).await?;
+        let targets = self.entries("registry/targets/", state.revision, TARGETS_MAX).await?;
+        let types = self.entries("registry/types/", state.revision, TYPES_MAX).await?;
+        let exports = self.entries("registry/exports/", state.revision, TARGETS_MAX).await?;
+        let default = RangeRequest::key(self.key("registry/default"));
+        let default = self.store.range(&RangeRequest { revision: Some(state.revision), ..default }).await?.entries;
         let mut types_of = BTreeMap::new();
         for entry in types {
             let decoded = document::decode_type(&entry.value).map_err(|error| invalid(&entry, &error))?;
+            self.verify_key(&entry, &self.type_key(decoded.target_id, decoded.id))?;
             types_of.entry(decoded.target_id).or_insert_with(Vec::new).push(Arc::new(decoded));
         }
         let decoded = targets.iter().map(|entry| {
             let target = document::decode_target(&entry.value).map_err(|error| invalid(entry, &error))?;
+            self.verify_key(entry, &self.target_key(target.id))?;
             let types = types_of.remove(&target.id).unwrap_or_default().into();
             Ok(RegisteredTarget { target: target.into(), types })
         });
-        let targets = decoded.collect::<Result<_, Unavailable>>()?;
+        let targets = decoded.collect::<Result<Vec<_>, Unavailable>>()?;
+        let text = |entry: &KeyValue| String::from_utf8_lossy(&entry.value).into_owned();
+        let index = consistency::Index {
+            exports: exports.iter().map(text).collect(),
+            default: default.first().map(text),
+            orphans: types_of.values().flatten().map(|orphan| (orphan.target_id, orphan.id)).collect(),
+        };
+        consistency::verify(&targets, &index).map_err(|problem| self.inconsistent(&problem))?;
         Ok(SharedContent { version: state.version, targets })
+    }
+
+    /// Checks that a document has the key of its id.
+    fn verify_key(&self, entry: &KeyValue, expected: &str) -> Result<(), Unavailable> {
+        if entry.key == expected.as_bytes() {
+            return Ok(());
+        }
+        let key = String::from_utf8_lossy(&entry.key);
+        Err(self.inconsistent(&format!("the document of the key {key} has another id, expected the key {expected}")))
+    }
+
+    fn inconsistent(&self, problem: &str) -> Unavailable {
+        Unavailable(format!(
+            "the registry in etcd is inconsistent: {problem}. Keys were deleted or imported in part. Restore all keys below {}/ from a backup, or finish the import",
+            self.root
+        ))
     }
 
     async fn read_state(&self, is_serializable: bool) -> Result<RegistryState, ReadError> {

@@ -163,3 +163,34 @@ async fn commit_without_an_answer_is_made_once_or_not_at_all() {
     let content = registry.read().await.expect("read");
     assert_eq!((content.version, exports(&content)), (made, vec!["nas:/a".to_owned()]));
 }
+
+#[tokio::test]
+async fn registry_whose_keys_were_deleted_in_part_is_refused() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let registry = EtcdRegistry::new(cluster.client().await, PREFIX);
+    registry.cloud_id().await.expect("created");
+    let version = registry.read().await.expect("read").version;
+    let (a, b) = (new_target("nas:/a"), new_target("nas:/b"));
+    let writes = [create(&a), create(&b)].concat();
+    registry.commit(version, &Snapshot::default(), &writes).await.expect("committed");
+    let content = registry.read().await.expect("read");
+    let key = |name: &str| format!("{PREFIX}/v1/registry/{name}");
+    let (target_key, type_key) = (key(&format!("targets/{}", a.0.id)), key(&format!("types/{}/", a.0.id)));
+    for prefix in [key("targets/"), target_key.clone(), key("types/"), type_key, key("exports/")] {
+        let saved = cluster.client().await.range(&RangeRequest::prefix(prefix.clone())).await.expect("read").entries;
+        cluster.etcdctl(0, &["del", "--prefix", &prefix]);
+        let refused = registry.read().await.expect_err(&prefix).to_string();
+        assert!(refused.contains("inconsistent: ") && refused.contains("Restore all keys"), "{refused}");
+        let success = saved.into_iter().map(|entry| TxnOperation::put(entry.key, entry.value)).collect();
+        cluster.client().await.commit(&Txn { success, ..Txn::default() }).await.expect("restored");
+        assert_eq!(registry.read().await.expect("read").targets.len(), content.targets.len());
+    }
+    cluster.etcdctl(0, &["put", &key("default"), &a.0.id.to_string()]);
+    registry.read().await.expect_err("a default that is not one");
+    cluster.etcdctl(0, &["del", &key("default")]);
+    let document = cluster.client().await.range(&RangeRequest::key(target_key)).await.expect("read").entries.remove(0);
+    let success = vec![TxnOperation::put(key(&format!("targets/{}", Uuid::new_v4())), document.value)];
+    cluster.client().await.commit(&Txn { success, ..Txn::default() }).await.expect("made");
+    let refused = registry.read().await.expect_err("a document with another id").to_string();
+    assert!(refused.contains("has another id"), "{refused}");
+}
