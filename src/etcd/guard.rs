@@ -1,7 +1,7 @@
 //! Detection of members whose answers must not be used.
 //!
-//! A member that is cut off from the others answers serializable reads from its old state. One whose disk was restored
-//! answers with lost revisions. Only answers that needed a quorum set what later answers are compared with: a member
+//! A member that is cut off from the others answers serializable reads from its old state. A cluster that is restored from
+//! a backup has a lower revision and term. It keeps its id if the URLs of its peers and its token are the same. Only answers that needed a quorum set what later answers are compared with: a member
 //! that is cut off may increment its own term without end.
 
 use std::time::Duration;
@@ -11,12 +11,14 @@ use tokio::time::Instant;
 use super::error::EtcdError;
 use super::key_value::{AnswerHeader, EtcdRevision};
 
-/// How long the known cluster must have been silent before another one is accepted: a restored backup has a new id.
+/// How long the known cluster must have been silent before another one, or the same one with an older state, is accepted.
+/// That is a restored backup.
 const CLUSTER_CHANGE_AFTER: Duration = Duration::from_secs(60);
 
 /// Newest state of the cluster that an answer showed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StaleGuard {
+    /// The cluster, and when its latest answer arrived that was not older than the known state.
     cluster: Option<(u64, Instant)>,
     revision: EtcdRevision,
     raft_term: u64,
@@ -50,14 +52,21 @@ impl StaleGuard {
                 }
                 *self = Self::default();
             }
-            Some(_) => {
-                let is_older = header.raft_term < sent.raft_term
-                    || (kind != AnswerKind::Forwarded && header.revision < sent.revision);
+            Some((_, seen)) => {
+                // The known state is older than `sent` if a restored cluster was accepted since.
+                let revision = sent.revision.min(self.revision);
+                let raft_term = sent.raft_term.min(self.raft_term);
+                let is_older =
+                    header.raft_term < raft_term || (kind != AnswerKind::Forwarded && header.revision < revision);
                 if is_older {
-                    return Err(EtcdError::Stale(format!(
-                        "member {:x} is at revision {} of term {}, but revision {} of term {} was seen before",
-                        header.member_id, header.revision, header.raft_term, sent.revision, sent.raft_term
-                    )));
+                    // A member that is cut off has no quorum, so this is the state of the cluster.
+                    if kind != AnswerKind::Quorum || seen.elapsed() < CLUSTER_CHANGE_AFTER {
+                        return Err(EtcdError::Stale(format!(
+                            "member {:x} is at revision {} of term {}, but revision {revision} of term {raft_term} was seen before",
+                            header.member_id, header.revision, header.raft_term
+                        )));
+                    }
+                    *self = Self::default();
                 }
             }
             None => {}
@@ -108,5 +117,26 @@ mod tests {
         tokio::time::advance(CLUSTER_CHANGE_AFTER).await;
         let sent = guard;
         guard.check(&sent, &header(2, 2, 1), AnswerKind::Quorum).expect("the cluster was set up anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn restored_cluster_with_the_same_id_is_accepted_after_a_minute_of_silence() {
+        let mut guard = StaleGuard::default();
+        let before = guard;
+        guard.check(&before, &header(1, 10, 3), AnswerKind::Quorum).expect("the first one");
+        let half = CLUSTER_CHANGE_AFTER / 2;
+        tokio::time::advance(half).await;
+        let sent = guard;
+        guard.check(&sent, &header(1, 5, 2), AnswerKind::Quorum).expect_err("the known state was seen lately");
+        guard.check(&sent, &header(1, 10, 3), AnswerKind::Local).expect("the known state");
+        tokio::time::advance(half).await;
+        guard.check(&sent, &header(1, 5, 2), AnswerKind::Quorum).expect_err("it was seen again");
+        tokio::time::advance(half).await;
+        guard.check(&sent, &header(1, 5, 2), AnswerKind::Local).expect_err("a member that is cut off");
+        guard.check(&sent, &header(1, 5, 2), AnswerKind::Forwarded).expect_err("the header of another member");
+        guard.check(&sent, &header(1, 5, 2), AnswerKind::Quorum).expect("the cluster was restored");
+        guard.check(&sent, &header(1, 6, 2), AnswerKind::Local).expect("sent before it was accepted");
+        let sent = guard;
+        guard.check(&sent, &header(1, 4, 2), AnswerKind::Local).expect_err("older than the restored state");
     }
 }
