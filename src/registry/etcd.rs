@@ -399,6 +399,10 @@ impl SharedRegistry for EtcdRegistry {
         Ok(self.read_state(true).await?.version)
     }
 
+    async fn latest_version(&self) -> Result<SharedVersion, Unavailable> {
+        Ok(self.read_state(false).await?.version)
+    }
+
     async fn read(&self) -> Result<SharedContent, Unavailable> {
         match self.content().await {
             // The revision was compacted between two pages.

@@ -45,7 +45,7 @@ pub struct Adoption {
 pub struct ReplicaStatus {
     /// Whether the content is a copy of the shared registry. Otherwise it is that of a single node.
     pub is_joined: bool,
-    /// When the content was last compared with the shared registry.
+    /// When a quorum of the shared registry last confirmed the content. Most comparisons do not ask a quorum.
     pub compared_at: Option<Timestamp>,
     /// Why the shared registry cannot be used now. `None` if it can.
     pub problem: Option<String>,

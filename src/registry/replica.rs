@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::membership::{Aliases, ReplicaStatus};
 use super::shared::{CloudId, SharedCommitError, SharedRegistry, SharedVersion, Unavailable};
@@ -38,6 +38,13 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Relative deviation of the time between two comparisons. It spreads the requests of all nodes.
 const JITTER: f64 = 0.2;
+
+/// Every comparison with this number asks a quorum for the version. The others may be answered by a member that is cut
+/// off, which would show an old version for ever.
+const QUORUM_EVERY: u32 = 10;
+
+/// Longest time between two comparisons with a quorum, unless the interval is longer.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(300);
 
 /// A store that keeps a copy of a shared registry.
 pub struct ReplicaStore {
@@ -60,6 +67,24 @@ struct State {
     cloud_id: Option<CloudId>,
     /// Version of the copy. `None` if it is not known.
     version: Option<SharedVersion>,
+    /// When a quorum last confirmed that the copy is equal.
+    compared_at: Option<Timestamp>,
+    /// The same time on the monotonic clock. `None` if the next comparison needs a quorum.
+    confirmed: Option<Instant>,
+    /// Number of comparisons without a quorum since.
+    unconfirmed: u32,
+}
+
+impl State {
+    fn confirm(&mut self) {
+        (self.compared_at, self.confirmed, self.unconfirmed) = (Some(Timestamp::now()), Some(Instant::now()), 0);
+    }
+
+    /// Whether the next comparison needs a quorum, if the one after it follows at this interval.
+    fn needs_quorum(&self, interval: Duration) -> bool {
+        let is_old = |at: Instant| at.elapsed() + interval.mul_f64(1.0 + JITTER) > QUORUM_AGE_MAX;
+        self.unconfirmed + 1 >= QUORUM_EVERY || self.confirmed.is_none_or(is_old)
+    }
 }
 
 /// Why the copy could not be compared with the shared registry.
@@ -83,7 +108,7 @@ impl ReplicaStore {
         let is_joined = cloud_id.is_some();
         let problem = Some("not yet contacted".to_owned());
         let status = ReplicaStatus { is_joined, compared_at: None, problem, interval };
-        let state = Mutex::new(State { cloud_id, version: None });
+        let state = Mutex::new(State { cloud_id, version: None, compared_at: None, confirmed: None, unconfirmed: 0 });
         let (status, early) = (watch::Sender::new(status), Notify::new());
         Self { replica: Arc::new(Replica { copy, shared, interval, state, status, early }) }
     }
@@ -122,8 +147,8 @@ impl Replica {
             _ => {}
         }
         let is_well = problem.is_none();
-        let compared_at = if is_well && is_joined { Some(Timestamp::now()) } else { former.compared_at };
-        self.status.send_replace(ReplicaStatus { is_joined, compared_at, problem, interval: self.interval });
+        let status = ReplicaStatus { is_joined, compared_at: state.compared_at, problem, interval: self.interval };
+        self.status.send_replace(status);
         is_well
     }
 
@@ -139,9 +164,17 @@ impl Replica {
             state.cloud_id = Some(cloud_id);
         }
         if state.version.is_some() {
-            let found = self.shared.version().await?;
+            let is_quorum = state.needs_quorum(self.interval);
+            // After a failure, and until one succeeds, comparisons need a quorum.
+            let confirmed = state.confirmed.take();
+            let found = if is_quorum { self.shared.latest_version().await? } else { self.shared.version().await? };
             Self::verify_cloud(state, found)?;
             if Some(found) == state.version {
+                if is_quorum {
+                    state.confirm();
+                } else {
+                    (state.confirmed, state.unconfirmed) = (confirmed, state.unconfirmed + 1);
+                }
                 return Ok(());
             }
         }
@@ -165,6 +198,7 @@ impl Replica {
             }
         }
         state.version = Some(content.version);
+        state.confirm();
         Ok(())
     }
 
@@ -196,11 +230,13 @@ impl Replica {
             _ => return Err(CommitError::Conflict),
         };
         match self.shared.commit(version, &before, &writes).await {
-            Ok(version) => {
+            Ok(new) => {
+                // A quorum made the change for this version.
+                state.confirm();
                 self.report(&state, None);
                 match self.copy.commit(expected, writes).await {
                     Ok(snapshot) => {
-                        state.version = Some(version);
+                        state.version = Some(new);
                         Ok(snapshot)
                     }
                     Err(CommitError::Storage(error)) => {

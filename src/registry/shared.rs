@@ -74,6 +74,12 @@ pub trait SharedRegistry: Send + Sync + 'static {
     /// [`Unavailable`], also when there is no registry.
     async fn version(&self) -> Result<SharedVersion, Unavailable>;
 
+    /// Returns the version of the content, which includes every commit that was acknowledged before the call.
+    ///
+    /// # Errors
+    /// [`Unavailable`], also when there is no registry.
+    async fn latest_version(&self) -> Result<SharedVersion, Unavailable>;
+
     /// Returns the content, which includes every commit that was acknowledged before the call.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ pub(in crate::registry) enum SharedFault {
     LostRequest,
     /// [`SharedRegistry::version`] answers with the version before the latest one.
     OldVersion,
+    /// [`SharedRegistry::version`] always answers with this generation, as a member that is cut off.
+    FrozenVersion(i64),
 }
 
 /// A shared registry in memory. Clones are connections to the same one.
@@ -62,6 +64,11 @@ impl FakeSharedRegistry {
         self.lock().snapshot.clone()
     }
 
+    pub(in crate::registry) fn freeze_version(&self) {
+        let generation = self.lock().generation;
+        self.set(SharedFault::FrozenVersion(generation));
+    }
+
     /// Number of reads of the whole content.
     pub(in crate::registry) fn reads(&self) -> u32 {
         self.lock().reads
@@ -96,8 +103,16 @@ impl SharedRegistry for FakeSharedRegistry {
     async fn version(&self) -> Result<SharedVersion, Unavailable> {
         let content = self.answer()?;
         let version = content.version();
-        let age = i64::from(content.fault == Some(SharedFault::OldVersion));
-        Ok(SharedVersion { generation: version.generation - age, ..version })
+        let generation = match content.fault {
+            Some(SharedFault::OldVersion) => version.generation - 1,
+            Some(SharedFault::FrozenVersion(generation)) => generation,
+            _ => version.generation,
+        };
+        Ok(SharedVersion { generation, ..version })
+    }
+
+    async fn latest_version(&self) -> Result<SharedVersion, Unavailable> {
+        Ok(self.answer()?.version())
     }
 
     async fn read(&self) -> Result<SharedContent, Unavailable> {

@@ -194,6 +194,36 @@ async fn old_version_of_a_minority_changes_nothing() {
 }
 
 #[tokio::test]
+async fn member_that_is_cut_off_is_not_followed_for_ever() {
+    let shared = FakeSharedRegistry::new();
+    let (first, second) = (Node::start(&shared), Node::start(&shared));
+    create(&first.registry, nfs("nas:/a")).await;
+    assert!(second.store.compare().await);
+    let compared_at = second.status().compared_at.expect("compared");
+    shared.freeze_version();
+    create(&first.registry, nfs("nas:/b")).await;
+    for _ in 1..QUORUM_EVERY {
+        assert!(second.store.compare().await);
+        assert_eq!(second.status().compared_at, Some(compared_at), "no quorum confirmed it");
+    }
+    assert_eq!(second.exports(), ["nas:/a"]);
+    assert!(second.store.compare().await);
+    assert_eq!(second.exports(), ["nas:/a", "nas:/b"]);
+    assert!(second.status().compared_at > Some(compared_at));
+}
+
+#[tokio::test(start_paused = true)]
+async fn comparison_needs_a_quorum_at_least_every_five_minutes() {
+    let mut state = State { cloud_id: None, version: None, compared_at: None, confirmed: None, unconfirmed: 0 };
+    assert!(state.needs_quorum(INTERVAL), "nothing was confirmed");
+    state.confirm();
+    assert!(!state.needs_quorum(INTERVAL));
+    assert!(state.needs_quorum(QUORUM_AGE_MAX), "the next one would be too late");
+    tokio::time::advance(QUORUM_AGE_MAX - INTERVAL).await;
+    assert!(state.needs_quorum(INTERVAL));
+}
+
+#[tokio::test]
 async fn registry_of_another_cloud_is_refused() {
     let shared = FakeSharedRegistry::new();
     let node = Node::start(&shared);
