@@ -22,11 +22,13 @@ mod document;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::limits::{TARGETS_MAX, TYPES_MAX};
@@ -43,6 +45,12 @@ const PAGE: u32 = 500;
 
 /// Largest number of operations of a transaction: the default limit of etcd.
 const OPERATIONS_MAX: usize = 128;
+
+/// Deadline of a read of the whole content, which holds up changes.
+const CONTENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Deadline of the reads that a change needs before its commit is sent.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Layout of the keys that this version reads and writes.
 const SCHEMA: u32 = 1;
@@ -359,6 +367,10 @@ fn unavailable(error: EtcdError) -> Unavailable {
     Unavailable(error.to_string())
 }
 
+fn too_late(what: &str, limit: Duration) -> Unavailable {
+    Unavailable(format!("the registry in etcd could not be {what} within {} s", limit.as_secs()))
+}
+
 fn invalid(entry: &KeyValue, error: &str) -> Unavailable {
     Unavailable(format!("the key {} in etcd is not valid: {error}", String::from_utf8_lossy(&entry.key)))
 }
@@ -404,11 +416,14 @@ impl SharedRegistry for EtcdRegistry {
     }
 
     async fn read(&self) -> Result<SharedContent, Unavailable> {
-        match self.content().await {
-            // The revision was compacted between two pages.
-            Err(ReadError::Etcd(EtcdError::Compacted)) => Ok(self.content().await?),
-            outcome => Ok(outcome?),
-        }
+        let content = async {
+            match self.content().await {
+                // The revision was compacted between two pages.
+                Err(ReadError::Etcd(EtcdError::Compacted)) => self.content().await,
+                outcome => outcome,
+            }
+        };
+        Ok(timeout(CONTENT_TIMEOUT, content).await.map_err(|_| too_late("read", CONTENT_TIMEOUT))??)
     }
 
     async fn commit(
@@ -430,10 +445,15 @@ impl SharedRegistry for EtcdRegistry {
         if keys.len() + 3 > OPERATIONS_MAX {
             return Err(too_many().into());
         }
-        let stored = self.stored(expected, &keys).await?;
+        let stored = timeout(PREPARE_TIMEOUT, self.stored(expected, &keys)).await;
+        let stored = stored.map_err(|_| too_late("read for the change", PREPARE_TIMEOUT))??;
+        if writes.is_empty() {
+            // A quorum confirmed the version, which is all that a commit of nothing verifies.
+            return Ok(expected);
+        }
         let after = before.apply(writes, before.revision().next());
         let (mut compares, mut success) = self.operations(before, &after, writes, &stored);
-        let generation = if writes.is_empty() { expected.generation } else { new_generation() };
+        let generation = new_generation();
         compares.push(Compare::value(self.generation_key(), expected.generation.to_string()));
         success.push(TxnOperation::put(self.generation_key(), generation.to_string()));
         if success.len() > OPERATIONS_MAX || compares.len() > OPERATIONS_MAX {
@@ -452,9 +472,7 @@ impl SharedRegistry for EtcdRegistry {
                 }
                 Err(SharedCommitError::Conflict)
             }
-            Err(error) if error.is_uncertain() && !writes.is_empty() => {
-                self.settle(expected, generation, &error).await.map(|()| new)
-            }
+            Err(error) if error.is_uncertain() => self.settle(expected, generation, &error).await.map(|()| new),
             Err(error) => Err(unavailable(error).into()),
         }
     }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::change::Change;
 use super::membership::ReplicaStatus;
@@ -15,6 +17,9 @@ use crate::model::{CanaryRecord, OwnMountId, Tally, TargetId, TargetTypeId, Tran
 /// Most attempts to commit one change while other writers are faster. Conflicts are rare: an agent makes one change at
 /// a time, and a shared store sees a few changes a day.
 const COMMIT_ATTEMPTS_MAX: u32 = 8;
+
+/// Longest time after which another attempt begins.
+const COMMIT_ATTEMPTS_TIME: Duration = Duration::from_secs(10);
 
 /// Why a change failed. Nothing was changed, unless the message says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +33,9 @@ pub enum RegistryError {
     /// The registry that all nodes share could not be changed.
     #[error(transparent)]
     Fleet(#[from] SharedChangeError),
-    /// Other writers were faster [`COMMIT_ATTEMPTS_MAX`] times.
+    /// Other writers were faster at every attempt.
     #[error(
-        "the registry could not be changed: other writers changed it {COMMIT_ATTEMPTS_MAX} times meanwhile. Nothing was changed. Repeat the request"
+        "the registry could not be changed: other writers changed it at the same time at every attempt. Nothing was changed. Repeat the request"
     )]
     Contended,
 }
@@ -126,7 +131,11 @@ impl Registry {
         change: &Change,
         select: impl Fn(Vec<Write>) -> Vec<Write>,
     ) -> Result<Arc<Snapshot>, RegistryError> {
-        for _ in 0..COMMIT_ATTEMPTS_MAX {
+        let began = Instant::now();
+        for attempt in 0..COMMIT_ATTEMPTS_MAX {
+            if attempt > 0 && began.elapsed() > COMMIT_ATTEMPTS_TIME {
+                break;
+            }
             let snapshot = self.snapshot();
             let writes = select(rules::decide(&snapshot, change)?);
             let is_write = !writes.is_empty();

@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Notify, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::membership::{Aliases, ReplicaStatus};
 use super::shared::{CloudId, SharedCommitError, SharedRegistry, SharedVersion, Unavailable};
@@ -45,6 +45,10 @@ const QUORUM_EVERY: u32 = 10;
 
 /// Longest time between two comparisons with a quorum, unless the interval is longer.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(300);
+
+/// Deadline of all that a change waits for before it is sent to the shared registry: a comparison in progress, and a read
+/// of the content.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A store that keeps a copy of a shared registry.
 pub struct ReplicaStore {
@@ -117,6 +121,11 @@ impl ReplicaStore {
     pub async fn compare(&self) -> bool {
         self.replica.compare().await
     }
+}
+
+fn too_late() -> SharedChangeError {
+    let seconds = CHANGE_TIMEOUT.as_secs();
+    SharedChangeError::Unavailable(format!("the change could not be sent to it within {seconds} s"))
 }
 
 /// Returns the time to the next comparison, after this number of failed ones.
@@ -217,12 +226,13 @@ impl Replica {
     }
 
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
-        let mut state = self.state.lock().await;
+        let deadline = Instant::now() + CHANGE_TIMEOUT;
+        let mut state = timeout_at(deadline, self.state.lock()).await.map_err(|_| too_late())?;
         if self.is_single_node(&state) {
             return self.copy.commit(expected, writes).await;
         }
         if state.version.is_none() {
-            self.update_for_change(&mut state).await?;
+            self.update_for_change(&mut state, deadline).await?;
         }
         let before = self.copy.snapshot();
         let version = match state.version {
@@ -249,7 +259,7 @@ impl Replica {
             }
             Err(SharedCommitError::Conflict) => {
                 state.version = None;
-                self.update_for_change(&mut state).await?;
+                self.update_for_change(&mut state, deadline).await?;
                 Err(CommitError::Conflict)
             }
             Err(SharedCommitError::Unavailable(Unavailable(problem))) => {
@@ -265,8 +275,10 @@ impl Replica {
         }
     }
 
-    async fn update_for_change(&self, state: &mut State) -> Result<(), CommitError> {
-        let outcome = self.update(state).await.map_err(|error| error.to_string());
+    async fn update_for_change(&self, state: &mut State, deadline: Instant) -> Result<(), CommitError> {
+        // If the time is over, the next comparison finds what the copy lacks.
+        let outcome = timeout_at(deadline, self.update(state)).await.map_err(|_| too_late())?;
+        let outcome = outcome.map_err(|error| error.to_string());
         self.report(state, outcome.clone().err());
         outcome.map_err(|problem| SharedChangeError::Unavailable(problem).into())
     }

@@ -87,8 +87,8 @@ pub trait SharedRegistry: Send + Sync + 'static {
     async fn read(&self) -> Result<SharedContent, Unavailable>;
 
     /// Makes all writes if the registry is at the `expected` version, and returns the new version. `before` is the
-    /// content at the expected version. A commit of no writes verifies that the registry can be changed, and leaves the
-    /// version as it is.
+    /// content at the expected version. A commit of no writes verifies that a quorum has the expected version and that
+    /// this agent may change the registry. It writes nothing.
     ///
     /// # Errors
     /// [`SharedCommitError`], which says whether something was changed.

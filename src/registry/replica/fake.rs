@@ -21,6 +21,8 @@ pub(in crate::registry) enum SharedFault {
     OldVersion,
     /// [`SharedRegistry::version`] always answers with this generation, as a member that is cut off.
     FrozenVersion(i64),
+    /// A read of the content never ends.
+    EndlessRead,
 }
 
 /// A shared registry in memory. Clones are connections to the same one.
@@ -116,6 +118,9 @@ impl SharedRegistry for FakeSharedRegistry {
     }
 
     async fn read(&self) -> Result<SharedContent, Unavailable> {
+        if self.lock().fault == Some(SharedFault::EndlessRead) {
+            return std::future::pending().await;
+        }
         let mut content = self.answer()?;
         content.reads += 1;
         let targets = content.snapshot.targets().iter().map(|registered| RegisteredTarget::clone(registered));

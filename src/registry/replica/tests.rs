@@ -224,6 +224,26 @@ async fn comparison_needs_a_quorum_at_least_every_five_minutes() {
 }
 
 #[tokio::test]
+async fn change_is_refused_when_it_cannot_be_sent_in_time() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    create(&node.registry, nfs("nas:/a")).await;
+    tokio::time::pause();
+    let comparison = node.store.replica.state.lock().await;
+    let refused = node.registry.change(&create_target(nfs("nas:/b"))).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    drop(comparison);
+    shared.set(SharedFault::EndlessRead);
+    node.store.replica.state.lock().await.version = None;
+    let refused = node.registry.change(&create_target(nfs("nas:/b"))).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    tokio::time::resume();
+    shared.set(None);
+    create(&node.registry, nfs("nas:/b")).await;
+    assert_eq!(node.exports(), ["nas:/a", "nas:/b"]);
+}
+
+#[tokio::test]
 async fn registry_of_another_cloud_is_refused() {
     let shared = FakeSharedRegistry::new();
     let node = Node::start(&shared);
