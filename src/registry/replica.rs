@@ -134,6 +134,12 @@ fn wait_after(interval: Duration, failures: u32) -> Duration {
     base.mul_f64(1.0 + JITTER * (2.0 * random_fraction() - 1.0))
 }
 
+/// Returns the time to the first comparison of a node that has a copy. Many nodes may start at the same time, and a change
+/// does not wait for it.
+fn first_wait(interval: Duration) -> Duration {
+    interval.min(RETRY_MAX).mul_f64(random_fraction())
+}
+
 impl Replica {
     async fn compare(&self) -> bool {
         let mut state = self.state.lock().await;
@@ -345,6 +351,10 @@ impl Store for ReplicaStore {
     async fn follow(&self) {
         let Replica { interval, early, .. } = &*self.replica;
         let mut failures = 0;
+        if self.replica.status.borrow().is_joined {
+            // An error means that the time is over.
+            let _ = timeout(first_wait(*interval), early.notified()).await;
+        }
         loop {
             failures = if self.compare().await { 0 } else { failures + 1 };
             // An error means that the time is over.

@@ -426,6 +426,30 @@ fn waits_grow_with_failures_and_are_spread() {
     }
 }
 
+#[test]
+fn first_comparisons_of_nodes_with_a_copy_are_spread() {
+    for (interval, most) in [(INTERVAL, INTERVAL), (Duration::from_secs(3600), RETRY_MAX)] {
+        let waits: Vec<Duration> = (0..100).map(|_| first_wait(interval)).collect();
+        assert!(waits.iter().all(|wait| *wait <= most), "{waits:?}");
+        assert!(waits.iter().any(|wait| *wait < most / 2) && waits.iter().any(|wait| *wait > most / 2), "{waits:?}");
+    }
+}
+
+#[tokio::test]
+async fn first_comparison_of_a_node_with_a_copy_is_not_made_at_the_start() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    create(&node.registry, nfs("nas:/a")).await;
+    let node = node.restart(&shared).await;
+    let reads = shared.reads();
+    tokio::time::pause();
+    let is_early = timeout(Duration::ZERO, node.store.follow()).await.is_ok();
+    assert!(!is_early && shared.reads() == reads, "it waits first");
+    tokio::time::resume();
+    create(&node.registry, nfs("nas:/b")).await;
+    assert_eq!(node.exports(), ["nas:/a", "nas:/b"], "a change does not wait for it");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
