@@ -110,15 +110,15 @@ impl EtcdClient {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The endpoints in the order in which to use them. Those that failed are left out for some time. A call for a user
-    /// uses them nevertheless, after the others.
-    fn candidates(&self, is_for_user: bool) -> Result<Vec<usize>, EtcdError> {
+    /// The endpoints in the order in which to use them. Those that failed come last for some time. Calls about leases,
+    /// which every node repeats all the time, leave them out.
+    fn candidates(&self, kind: AnswerKind) -> Result<Vec<usize>, EtcdError> {
         let (state, now) = (self.state(), Instant::now());
         let count = state.endpoints.len();
         let order = (0..count).map(|offset| (state.preferred + offset) % count);
         let is_waiting = |at: &usize| state.endpoints[*at].backoff.as_ref().is_some_and(|(_, until)| *until > now);
         let (waiting, mut usable): (Vec<usize>, Vec<usize>) = order.partition(is_waiting);
-        if is_for_user {
+        if kind != AnswerKind::Forwarded {
             usable.extend(waiting);
         } else if usable.is_empty() {
             let next = waiting.iter().filter_map(|at| state.endpoints[*at].backoff.as_ref()).min_by_key(|one| one.1);
@@ -155,7 +155,7 @@ impl EtcdClient {
         let body = Bytes::from(body.to_string());
         let mut latest = EtcdError::Unreachable("no endpoint".to_owned());
         let mut has_renewed_token = false;
-        let candidates = self.candidates(repeat == Repeat::IfNotMade)?;
+        let candidates = self.candidates(kind)?;
         let mut next = candidates.iter().copied().peekable();
         while let Some(at) = next.peek().copied() {
             let (sent, until) = (self.state().guard, deadline.min(Instant::now() + ATTEMPT_TIMEOUT));

@@ -167,6 +167,38 @@ async fn requests_go_on_without_the_leader_and_fail_without_a_quorum() {
 }
 
 #[tokio::test]
+async fn one_call_uses_another_endpoint_when_the_first_is_dead() {
+    let mut cluster = EtcdCluster::start(3, &[]).await;
+    let leader = cluster.leader();
+    let killed = (leader + 1) % 3;
+    cluster.kill(killed);
+    let urls = [cluster.urls[killed].clone(), cluster.urls[leader].clone()];
+    // A client begins with a random endpoint: with 20 clients, some begin with the dead one.
+    for _ in 0..20 {
+        let client = client_of(&urls).await;
+        client.range(&RangeRequest::key("/a")).await.expect("answered by the other endpoint");
+        client.commit(&put("/a", "1")).await.expect("made by the other endpoint");
+    }
+}
+
+#[tokio::test]
+async fn reads_and_changes_work_as_soon_as_etcd_is_back() {
+    let mut cluster = EtcdCluster::start(1, &[]).await;
+    let client = cluster.client().await;
+    client.commit(&put("/a", "1")).await.expect("made");
+    cluster.kill(0);
+    // Each is an attempt: otherwise they would fail for up to a minute after etcd is back.
+    for _ in 0..10 {
+        let error = client.range(&RangeRequest::key("/a")).await.expect_err("etcd is away").to_string();
+        assert!(!error.contains("waiting"), "{error}");
+    }
+    cluster.restart(0);
+    cluster.until_ready().await;
+    assert_eq!(client.range(&RangeRequest::key("/a")).await.expect("answered").entries[0].value, "1");
+    client.commit(&put("/a", "2")).await.expect("made");
+}
+
+#[tokio::test]
 async fn haproxy_that_cuts_idle_connections_causes_no_error() {
     let cluster = EtcdCluster::start(1, &[]).await;
     let haproxy = HaProxy::start(&cluster.urls, Duration::from_millis(300)).await;
