@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use targetwatch::etcd::{KeyValueStore as _, RangeRequest, Txn, TxnOperation};
-use targetwatch::model::{MountName, NfsExport, NfsTarget, PathKey, Target, TargetSpec, TargetType};
+use targetwatch::model::{MountName, NfsExport, NfsTarget, PathKey, TARGETS_MAX, Target, TargetSpec, TargetType};
 use targetwatch::registry::{EtcdRegistry, SharedCommitError, SharedContent, SharedRegistry as _, Snapshot, Write};
 use uuid::Uuid;
 
@@ -193,4 +193,20 @@ async fn registry_whose_keys_were_deleted_in_part_is_refused() {
     cluster.client().await.commit(&Txn { success, ..Txn::default() }).await.expect("made");
     let refused = registry.read().await.expect_err("a document with another id").to_string();
     assert!(refused.contains("has another id"), "{refused}");
+}
+
+#[tokio::test]
+async fn registry_with_more_keys_than_the_limits_is_refused() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let client = cluster.client().await;
+    let registry = EtcdRegistry::new(client.clone(), PREFIX);
+    registry.cloud_id().await.expect("created");
+    let id = Uuid::new_v4().to_string();
+    let keys: Vec<String> = (0..=TARGETS_MAX).map(|n| format!("{PREFIX}/v1/registry/exports/{n}")).collect();
+    for keys in keys.chunks(100) {
+        let success = keys.iter().map(|key| TxnOperation::put(key.clone(), id.clone())).collect();
+        client.commit(&Txn { success, ..Txn::default() }).await.expect("made");
+    }
+    let refused = registry.read().await.expect_err("too many keys").to_string();
+    assert!(refused.contains(&format!("more than {TARGETS_MAX} keys")), "{refused}");
 }
