@@ -72,6 +72,10 @@ pub(super) async fn connect(settings: &SharedRegistrySettings) -> anyhow::Result
 
 fn text(plan: &JoinPlan, url: &str, is_dry_run: bool) -> String {
     let mut lines = vec![format!("registry {} at {url}", plan.cloud_id)];
+    if plan.is_joined_already {
+        lines.push("this node has joined already: nothing was changed\n".to_owned());
+        return lines.join("\n");
+    }
     for planned in &plan.targets {
         let action = match &planned.action {
             JoinAction::None => "is there already".to_owned(),

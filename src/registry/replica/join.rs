@@ -25,11 +25,19 @@ use crate::registry::store::{StorageError, Store as _};
 pub struct JoinPlan {
     /// The shared registry.
     pub cloud_id: CloudId,
+    /// Whether the node has joined it already. Then nothing changes, and there are no targets here.
+    pub is_joined_already: bool,
     /// What happens to each target of the node, oldest first.
     pub targets: Vec<PlannedTarget>,
     /// Number of targets of the shared registry that this node does not have yet.
     pub received: usize,
     renames: Renames,
+}
+
+impl JoinPlan {
+    fn joined_already(cloud_id: CloudId) -> Self {
+        Self { cloud_id, is_joined_already: true, targets: Vec::new(), received: 0, renames: Renames::default() }
+    }
 }
 
 /// What joining does with one target.
@@ -97,7 +105,12 @@ pub enum JoinError {
 pub async fn plan(path: &Path, shared: &dyn SharedRegistry, leave: bool) -> Result<JoinPlan, JoinError> {
     let (copy, joined) = read_copy(path)?;
     let content = read(shared, joined.filter(|_| !leave)).await?;
-    Ok(plan_for(&copy, content.version.cloud_id, &Snapshot::new(content.targets)))
+    let cloud_id = content.version.cloud_id;
+    Ok(if joined == Some(cloud_id) {
+        JoinPlan::joined_already(cloud_id)
+    } else {
+        plan_for(&copy, cloud_id, &Snapshot::new(content.targets))
+    })
 }
 
 /// Lets the node with the registry at `path` join, and returns what was done. The agent must be stopped.
@@ -115,6 +128,10 @@ pub async fn apply(path: &Path, shared: &dyn SharedRegistry, leave: bool) -> Res
 async fn apply_to(copy: &SqliteStore, shared: &dyn SharedRegistry, leave: bool) -> Result<JoinPlan, JoinError> {
     let content = read(shared, copy.cloud_id().filter(|_| !leave)).await?;
     let mut version = content.version;
+    // The copy may have targets that the fleet has deleted since. The agent removes them when it compares.
+    if copy.cloud_id() == Some(version.cloud_id) {
+        return Ok(JoinPlan::joined_already(version.cloud_id));
+    }
     let mut snapshot = Snapshot::new(content.targets);
     let plan = plan_for(&copy.snapshot(), version.cloud_id, &snapshot);
     let conflicts = plan.targets.iter().filter(|planned| matches!(planned.action, JoinAction::Conflict(_)));
@@ -184,7 +201,7 @@ fn plan_for(node: &Snapshot, cloud_id: CloudId, shared: &Snapshot) -> JoinPlan {
     }
     let is_here = |id: TargetId| node.target(id).is_some() || renames.targets.iter().any(|(_, renamed)| *renamed == id);
     let received = shared.targets().iter().filter(|registered| !is_here(registered.target.id)).count();
-    JoinPlan { cloud_id, targets, received, renames }
+    JoinPlan { cloud_id, is_joined_already: false, targets, received, renames }
 }
 
 /// The decision about one target.

@@ -353,7 +353,25 @@ async fn join_moves_targets_and_keeps_former_ids_as_aliases() {
     assert_eq!(first.exports(), node.exports());
     let directory = node.stop().await;
     let again = join::apply(&directory.path().join("registry.db"), &shared, false).await.expect("repeated");
-    assert!(actions(&again).iter().all(|action| *action == join::JoinAction::None), "{again:?}");
+    assert!(again.is_joined_already, "{again:?}");
+}
+
+#[tokio::test]
+async fn repeated_join_does_not_restore_deleted_targets() {
+    let shared = FakeSharedRegistry::new();
+    let first = Node::start(&shared);
+    create(&first.registry, nfs("nas:/default")).await;
+    let deleted = create(&first.registry, nfs("nas:/deleted")).await;
+    let node = Node::start(&shared);
+    assert!(node.store.compare().await);
+    let directory = node.stop().await;
+    first.registry.change(&Change::DeleteTarget(deleted.target.id)).await.expect("deleted");
+    let path = directory.path().join("registry.db");
+    for leave in [false, true] {
+        assert!(join::plan(&path, &shared, leave).await.expect("planned").is_joined_already);
+        assert!(join::apply(&path, &shared, leave).await.expect("no change").is_joined_already);
+    }
+    assert_eq!(shared.snapshot().targets().len(), 1);
 }
 
 #[tokio::test]
