@@ -27,6 +27,9 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Longest time that [`Agent::registry_problem`] waits for the disk of the registry.
 const REGISTRY_CHECK_MAX: Duration = Duration::from_secs(1);
 
+/// Longest time that [`Agent::stop`] waits for a running change. A change of a registry in etcd can take many seconds.
+const STOP_CHANGE_MAX: Duration = Duration::from_millis(500);
+
 /// The running agent. Cheap to clone; all clones are the same agent.
 #[derive(Clone)]
 pub struct Agent {
@@ -155,13 +158,15 @@ impl Agent {
         self.shared.settings.send_replace(Arc::new(settings));
     }
 
-    /// Ends every task and every child process, and refuses every later change. Mounts stay. Waits for a running
-    /// change of the registry, and for a limited time until the history is written.
+    /// Ends every task and every child process, and refuses every later change. Mounts stay. Waits for limited times
+    /// until a running change of the registry has ended, and until the history is written.
     pub async fn stop(&self) {
         self.shared.stopping.send_replace(true);
         self.shared.host.workers.shut_down();
         // Every later change is refused when its turn comes.
-        drop(self.shared.begin_change().await);
+        if timeout(STOP_CHANGE_MAX, self.shared.begin_change()).await.is_err() {
+            tracing::warn!("a change of the registry has not ended, and the agent stops without it");
+        }
         let Shared { registry, host, transitions, .. } = &*self.shared;
         tokio::join!(transitions.write_rest(), own_mount_log::store_rest(registry, &host.own_mounts));
     }

@@ -154,3 +154,12 @@ async fn dropped_agent_ends_its_tasks() {
     assert!(reconciler.upgrade().is_none(), "following the registry holds no reference");
     assert!(!tokio::time::timeout(WAIT_MAX, task.served(u64::MAX)).await.expect("the task ended"));
 }
+
+#[tokio::test]
+async fn stop_does_not_wait_for_a_change_that_hangs() {
+    let agent = agent(&Arc::new(MemoryStore::default()));
+    let changing = agent.hold_changes().await.expect("running");
+    tokio::time::timeout(WAIT_MAX, agent.stop()).await.expect("stopped although a change has not ended");
+    drop(changing);
+    assert!(matches!(agent.hold_changes().await.map(drop), Err(crate::agent::AgentError::Stopping)));
+}
