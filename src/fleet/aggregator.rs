@@ -292,7 +292,8 @@ impl Shared {
 
     /// Reads the list of nodes again and again. One that cannot be used is logged once.
     async fn read_list_forever(self: Arc<Self>) {
-        let (mut problem, mut former) = (None, BTreeSet::new());
+        let mut problem = None;
+        let mut former: BTreeSet<NodeAddress> = self.nodes().keys().cloned().collect();
         loop {
             sleep(LIST_INTERVAL).await;
             let _list = self.list.lock().await;

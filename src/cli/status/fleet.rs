@@ -50,7 +50,7 @@ fn state(list: &FleetTargetList) -> ExitState {
     let targets = list.backup_targets.iter().map(|target| {
         if target.target.status != Status::Available {
             ExitState::Offline
-        } else if target.not_available.is_empty() {
+        } else if target.nodes.available == target.nodes.expected && target.nodes.warning == 0 {
             ExitState::Available
         } else {
             ExitState::Warning
