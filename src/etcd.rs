@@ -1,6 +1,6 @@
 //! etcd v3: keys with revisions, transactions and leases.
 //!
-//! [`EtcdClient`] uses the JSON gateway of etcd's members. [`KeyValueStore`] is its interface, so that the code above it is tested against a simulated store as well.
+//! [`EtcdClient`] uses the JSON gateway of etcd's members. [`KeyValueStore`] is its interface.
 //!
 //! **An error says nothing about the content of the store.** Only an answer does. A lease is lost when etcd says so, and
 //! not when a request fails. After an error for which [`EtcdError::is_uncertain`] is true, a transaction may have been

@@ -47,7 +47,7 @@ pub(super) async fn detail(
     state.details.answer(&caller, &state.agent.view(), page, &headers).await
 }
 
-/// List backup targets, each with its verdict. For programs that poll: the list changes only with a status, a reason or a size.
+/// List backup targets, each with its verdict. For programs that poll: it has no times of probes, and rounded sizes.
 #[utoipa::path(get, path = "/backup_targets/verdicts", tag = TAG, params(PageParameters), responses(
     (status = 200, description = "All targets, oldest first. Answers If-None-Match.", body = wire::TargetVerdictList),
     (status = 400, description = "The limit or the marker is wrong.", body = wire::FaultBody),

@@ -173,17 +173,14 @@ impl EtcdClient {
             };
             let outcome = self.exchange(at, path, &body, token.as_deref(), until).await;
             let outcome = outcome.and_then(|(status, body)| {
-                if status == StatusCode::OK
-                    && let Ok((header, answer)) = parse(&body)
-                {
-                    let checked = self.state().guard.check(&sent, &header, kind);
-                    return checked.map(|()| answer).map_err(|error| (error, false));
+                if status != StatusCode::OK || body.starts_with(b"{\"error\"") {
+                    return Err(gateway::error(status, &body));
                 }
-                let (error, is_token) = match parse(&body) {
-                    Err(error) if status == StatusCode::OK && !body.starts_with(b"{\"error\"") => (error, false),
-                    _ => gateway::error(status, &body),
-                };
-                Err((error, is_token))
+                let checked = parse(&body).and_then(|(header, answer)| {
+                    self.state().guard.check(&sent, &header, kind)?;
+                    Ok(answer)
+                });
+                checked.map_err(|error| (error, false))
             });
             let (error, is_token) = match outcome {
                 Ok(answer) => {

@@ -38,7 +38,7 @@ const FRAGMENTS_MAX: usize = 64;
 /// Connection that reads records of a bounded length.
 pub(super) struct Records {
     stream: TcpStream,
-    /// A received record. The decoder was told its length, and nothing else yet.
+    /// A received record. The decoder has consumed only its length.
     received: Option<Vec<u8>>,
 }
 

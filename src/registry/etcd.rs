@@ -121,7 +121,10 @@ impl EtcdRegistry {
             _ => None,
         };
         let (Some(cloud_id), Some(schema), Some(generation)) = (value(0), value(1), value(2)) else {
-            return Err(Unavailable(format!("there is no registry below {} in etcd", self.root)));
+            return Err(Unavailable(format!(
+                "there is no registry below {} in etcd. The first node that joins creates it: check [registry] url, and whether the data of etcd was removed",
+                self.root
+            )));
         };
         let invalid = |key: &str| Unavailable(format!("the key {} in etcd is not valid", self.key(key)));
         let schema: EtcdSchema = serde_json::from_slice(schema).map_err(|_| invalid("meta/schema"))?;

@@ -136,13 +136,13 @@ impl SqliteStore {
         Ok(Self { jobs, identity, record: Arc::new(record), snapshot, cloud_id, aliases, role })
     }
 
-    /// Returns the shared registry of which the file was a copy when it was opened.
+    /// Returns the id of the shared registry that the node had joined when the file was opened.
     #[must_use]
     pub fn cloud_id(&self) -> Option<CloudId> {
         self.cloud_id
     }
 
-    /// Stores of which shared registry the file is a copy. `None` means that it is the registry of a single node.
+    /// Stores the id of the shared registry that the node has joined. `None` for a single node.
     ///
     /// # Errors
     /// [`StorageError`] when it could not be made durable.

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use targetwatch::etcd::{KeyValueStore as _, RangeRequest, Txn, TxnOperation};
-use targetwatch::model::{MountName, NfsExport, NfsTarget, PathKey, TARGETS_MAX, Target, TargetSpec, TargetType};
-use targetwatch::registry::{EtcdRegistry, SharedCommitError, SharedContent, SharedRegistry as _, Snapshot, Write};
+use targetwatch::model::{
+    MountName, NfsExport, NfsTarget, PathKey, RegistryUrl, TARGETS_MAX, Target, TargetSpec, TargetType,
+};
+use targetwatch::registry::{
+    EtcdRegistry, SharedCommitError, SharedContent, SharedRegistry as _, Snapshot, Write, join,
+};
 use uuid::Uuid;
 
 use super::cluster::{EtcdCluster, client_of};
@@ -209,4 +213,20 @@ async fn registry_with_more_keys_than_the_limits_is_refused() {
     }
     let refused = registry.read().await.expect_err("too many keys").to_string();
     assert!(refused.contains(&format!("more than {TARGETS_MAX} keys")), "{refused}");
+}
+
+#[tokio::test]
+async fn dry_run_of_a_join_creates_no_registry() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let client = cluster.client().await;
+    let shared = EtcdRegistry::new(client.clone(), PREFIX);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("registry.db");
+    targetwatch::registry::open(&RegistryUrl::Sqlite(path.clone())).expect("created").close().await;
+    let error = join::plan(&path, &shared, false).await.expect_err("no registry").to_string();
+    assert!(error.contains("there is no registry"), "{error}");
+    assert_eq!(client.range(&RangeRequest::prefix("/")).await.expect("answered").entries, []);
+    let joined = join::apply(&path, &shared, false).await.expect("joined");
+    let repeated = join::plan(&path, &shared, false).await.expect("planned");
+    assert!(repeated.is_joined_already && repeated.cloud_id == joined.cloud_id);
 }

@@ -23,7 +23,7 @@ fn assert_order(page: &str, texts: &[&str]) {
     }
 }
 
-/// Two targets on three nodes, one of which does not answer.
+/// Two targets on three nodes. One node does not answer.
 fn fleet() -> FleetView {
     view(
         vec![

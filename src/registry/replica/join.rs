@@ -15,7 +15,7 @@ use crate::registry::change::{Change, TypeChange};
 use crate::registry::error::OpenError;
 use crate::registry::membership::{Adoption, Renames};
 use crate::registry::rules;
-use crate::registry::shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, Unavailable};
+use crate::registry::shared::{CloudId, SharedCommitError, SharedRegistry, Unavailable};
 use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 use crate::registry::sqlite::{SqliteStore, read_copy};
 use crate::registry::store::{StorageError, Store as _};
@@ -97,14 +97,16 @@ pub enum JoinError {
     Conflicts(String),
 }
 
-/// Decides what joining would do with the registry at `path`. An agent may run. `leave` allows that the node has joined
+/// Decides what joining would do with the registry at `path`. Writes nothing, so there must be a shared registry. An agent
+/// may run. `leave` allows that the node has joined
 /// another registry.
 ///
 /// # Errors
 /// [`JoinError`].
 pub async fn plan(path: &Path, shared: &dyn SharedRegistry, leave: bool) -> Result<JoinPlan, JoinError> {
     let (copy, joined) = read_copy(path)?;
-    let content = read(shared, joined.filter(|_| !leave)).await?;
+    let content = shared.read().await?;
+    verify_cloud(joined.filter(|_| !leave), content.version.cloud_id)?;
     let cloud_id = content.version.cloud_id;
     Ok(if joined == Some(cloud_id) {
         JoinPlan::joined_already(cloud_id)
@@ -126,10 +128,16 @@ pub async fn apply(path: &Path, shared: &dyn SharedRegistry, leave: bool) -> Res
 }
 
 async fn apply_to(copy: &SqliteStore, shared: &dyn SharedRegistry, leave: bool) -> Result<JoinPlan, JoinError> {
-    let content = read(shared, copy.cloud_id().filter(|_| !leave)).await?;
+    let joined = copy.cloud_id();
+    if joined.is_none() || leave {
+        // Creates the registry if there is none.
+        shared.cloud_id().await?;
+    }
+    let content = shared.read().await?;
+    verify_cloud(joined.filter(|_| !leave), content.version.cloud_id)?;
     let mut version = content.version;
     // The copy may have targets that the fleet has deleted since. The agent removes them when it compares.
-    if copy.cloud_id() == Some(version.cloud_id) {
+    if joined == Some(version.cloud_id) {
         return Ok(JoinPlan::joined_already(version.cloud_id));
     }
     let mut snapshot = Snapshot::new(content.targets);
@@ -172,11 +180,10 @@ fn renamed(node: &Snapshot, renames: &Renames) -> Snapshot {
     Snapshot::new(targets.collect())
 }
 
-async fn read(shared: &dyn SharedRegistry, joined: Option<CloudId>) -> Result<SharedContent, JoinError> {
-    let found = shared.cloud_id().await?;
+fn verify_cloud(joined: Option<CloudId>, found: CloudId) -> Result<(), JoinError> {
     match joined {
         Some(joined) if joined != found => Err(JoinError::AnotherCloud { joined, found }),
-        _ => Ok(shared.read().await?),
+        _ => Ok(()),
     }
 }
 

@@ -61,7 +61,7 @@ pub fn inspect(path: &Path) -> Result<Inspected, OpenError> {
     Ok(Inspected { content: Some(content), targets, warning })
 }
 
-/// Reads the targets of the registry at `path`, and the shared registry of which it is a copy. An agent may run.
+/// Reads the targets of the registry at `path`, and the id of the shared registry that its node has joined. An agent may run.
 ///
 /// # Errors
 /// [`OpenError`] when it cannot be read, or an older release wrote it.

@@ -1,4 +1,4 @@
-//! Rows of the shared registry of which the file is a copy, and of former ids.
+//! Rows about the shared registry that the node has joined, and about former ids.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::target_rows;
 use crate::registry::membership::{Adoption, Aliases};
 use crate::registry::shared::CloudId;
 
-/// Returns the shared registry of which the file is a copy.
+/// Returns the id of the shared registry that the node has joined.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -19,7 +19,7 @@ pub(super) fn cloud_id(connection: &Connection) -> rusqlite::Result<Option<Cloud
     connection.query_row("SELECT cloud_id FROM membership", [], |row| parsed(row, "cloud_id").map(CloudId)).optional()
 }
 
-/// Stores of which shared registry the file is a copy. `None` means that it is the registry of a single node.
+/// Stores the id of the shared registry that the node has joined. `None` for a single node.
 ///
 /// # Errors
 /// When the file cannot be written.

@@ -124,7 +124,7 @@ const STEPS: &[&str] = &[
         mount     TEXT NOT NULL CHECK (json_valid(mount))
     ) STRICT, WITHOUT ROWID;
     ",
-    // The shared registry of which the file is a copy: one row, or none. And the former ids of targets and types.
+    // The shared registry that the node has joined, in at most one row, and the former ids of targets and types.
     "
     CREATE TABLE membership (
         cloud_id TEXT NOT NULL
