@@ -5,6 +5,8 @@
 //! expensive to create. It never waits without a deadline. Only [`for_spec`] and [`contacted_host`] list
 //! the kinds.
 
+mod driver_trait;
+mod host;
 pub mod nfs;
 pub mod s3;
 
@@ -12,18 +14,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::check::capacity::full_soon;
 use crate::key_manager::KeyManager;
-use crate::model::report::{Finding, KindFacts, Report, Verdict};
+use crate::model::report::{Finding, Report, Verdict};
 use crate::model::settings::{AgentSettings, KeyManagerSettings};
-use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetSpec, UsageHistory};
-use crate::sys::{ConsumerWatch, HostMounts, MountStatsCache, MountTableWatch, WorkerPool};
+use crate::model::{CheckName, CheckResult, Reason, Target, TargetSpec, UsageHistory};
 
 pub use crate::check::canary::ProcessRole;
 pub use crate::check::mount_host::{mount_helper_version, mount_root_exists};
@@ -32,101 +31,9 @@ pub use crate::check::own_mounts::OwnMounts;
 pub use crate::check::tcp_reachable::addresses_of;
 pub use crate::s3::aws::ClientPool;
 pub use crate::sys::worker::PoolStats;
+pub use driver_trait::{Depth, DetachError, Driver, Probe};
+pub use host::Host;
 pub use nfs::PrivateMount;
-
-/// Resources of this host that all drivers share.
-#[derive(Debug)]
-pub struct Host {
-    /// The probe workers.
-    pub workers: WorkerPool,
-    /// The mount table.
-    pub mounts: MountTableWatch,
-    /// The mount table of the host, if it has another one.
-    pub host_mounts: HostMounts,
-    /// The processes that should see the mounts.
-    pub consumers: ConsumerWatch,
-    /// The mounts that the agent made below the mount root.
-    pub own_mounts: OwnMounts,
-    /// The private mounts that this process made ([`crate::model::MountMode::Observe`]).
-    pub private_mounts: OwnMounts,
-    /// The key manager, with the secrets that were read.
-    pub key_manager: KeyManager,
-    /// The S3 clients.
-    pub buckets: Arc<ClientPool>,
-    /// Permits of bucket listings. Each permit is for one page.
-    pub listing_pages: Arc<Semaphore>,
-    /// NFS counters of the kernel.
-    pub mount_stats: MountStatsCache,
-    /// This node's name.
-    pub hostname: String,
-    /// Whether this process is the daemon or a one-shot command.
-    pub role: ProcessRole,
-    /// Durable records of canaries. `None` for a process that ends after one probe.
-    pub canaries: Option<Arc<dyn CanaryStore>>,
-}
-
-impl Host {
-    /// A host without S3 clients and without counters.
-    #[must_use]
-    pub fn new(workers: WorkerPool, mounts: MountTableWatch, hostname: String, role: ProcessRole) -> Self {
-        Self {
-            workers,
-            mounts,
-            host_mounts: HostMounts::default(),
-            consumers: ConsumerWatch::default(),
-            own_mounts: OwnMounts::default(),
-            private_mounts: OwnMounts::default(),
-            key_manager: KeyManager::default(),
-            buckets: Arc::default(),
-            listing_pages: Arc::new(Semaphore::new(s3::listing::PAGES_AT_ONCE)),
-            mount_stats: MountStatsCache::default(),
-            hostname,
-            role,
-            canaries: None,
-        }
-    }
-
-    /// The same host with durable records of canaries.
-    #[must_use]
-    pub fn with_canary_store(self, store: Arc<dyn CanaryStore>) -> Self {
-        Self { canaries: Some(store), ..self }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::expect_used, reason = "for tests only")]
-impl Host {
-    /// A host on which no worker can be started.
-    pub(crate) fn without_workers() -> Self {
-        let settings = crate::sys::WorkerPoolSettings::new("/nonexistent".into());
-        let workers = WorkerPool::new(settings, crate::sys::ChildCensus::new());
-        Self::new(workers, MountTableWatch::start().expect("/proc"), "test".to_owned(), ProcessRole::Daemon)
-    }
-}
-
-/// Result of one probe.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Probe {
-    /// One result for each check of the plan, in its order.
-    pub checks: Vec<CheckResult>,
-    /// Measured capacity, if the check `capacity` got an answer.
-    pub capacity: Option<Capacity>,
-    /// Facts that only this kind of target has.
-    pub facts: Option<KindFacts>,
-}
-
-impl Probe {
-    /// The result of a probe that panicked. After a defect of the agent the previous verdict must not stay in force.
-    pub(crate) fn panicked() -> Self {
-        let finding = Finding::new(
-            Reason::AgentError,
-            "the probe panicked, which is a defect of the agent: report it with the source line from the agent's log",
-        );
-        // Every plan begins with this check.
-        let check = CheckResult::new(CheckName::Reachable, Outcome::Failed, vec![finding], Duration::ZERO);
-        Self { checks: vec![check], ..Self::default() }
-    }
-}
 
 /// Probes a target once and returns the report. A driver that panics is replaced by a new one. The probe adds its
 /// result to the usage history of the target.
@@ -193,67 +100,6 @@ fn with_forecast(
     (probe, time_to_full)
 }
 
-/// Why a target could not be detached.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DetachError {
-    /// A process on this host uses the mount, and the server is alive.
-    #[error("a process on this host uses it: find it with `fuser -vm` on the mount path")]
-    Busy,
-    /// Detaching failed.
-    #[error("{}", .0.message)]
-    Failed(Finding),
-}
-
-/// How much a probe verifies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// Checks that are due. Expensive checks have their own intervals.
-    Routine,
-    /// Every check, for a requested probe.
-    Full,
-}
-
-/// Kind-specific work for one target.
-#[async_trait]
-pub trait Driver: Send {
-    /// Verifies the target. A kind that is attached to the host, such as a mount, is attached first. Ends within the
-    /// deadlines of the settings whatever the storage does. Dropping the future at any await is safe.
-    async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe;
-
-    /// Time from the start of one routine probe to the next.
-    fn interval(&self, settings: &AgentSettings) -> Duration;
-
-    /// Time between two canaries, which prove that backups can be written. `None` if it writes none.
-    fn canary_interval(&self, _settings: &AgentSettings) -> Option<Duration> {
-        None
-    }
-
-    /// Time until the driver must continue work that it began, such as a lock proof. `None` if the
-    /// next routine probe is soon enough.
-    fn next_due(&self) -> Option<Duration> {
-        None
-    }
-
-    /// Waits until the latest report is outdated, for example because the target was unmounted. Returns at once if it
-    /// already is. The default never returns: for most kinds, this host does not notice changes. Dropping the future is
-    /// safe.
-    async fn outdated(&mut self, _settings: &AgentSettings) {
-        std::future::pending().await
-    }
-
-    /// Whether something is attached at the target's path on this host. Answers from memory.
-    fn is_attached(&self, _settings: &AgentSettings) -> bool {
-        false
-    }
-
-    /// Undoes what [`Self::probe`] did on this host and in the storage: unmounts, and removes canaries. Bounded like a
-    /// probe. Returns a remark if a plain unmount was not enough or if something remains.
-    ///
-    /// # Errors
-    /// [`DetachError`] when the target is still attached.
-    async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError>;
-}
-
 /// Creates the driver of a target.
 #[must_use]
 pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
@@ -288,8 +134,8 @@ pub async fn contacted_host(spec: &TargetSpec, settings: &AgentSettings) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Status;
     use crate::model::settings::{LocationPattern, ProbeOverride};
+    use crate::model::{Capacity, Outcome, Status};
 
     #[test]
     fn target_that_is_full_soon_has_a_warning_in_its_capacity_check() {

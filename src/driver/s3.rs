@@ -20,6 +20,7 @@
 mod canaries;
 pub mod certificate;
 mod configuration;
+mod input;
 pub mod listing;
 mod node_checks;
 mod secret_credentials;
@@ -30,14 +31,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{Depth, DetachError, Driver, Host, Probe};
+use super::driver_trait::{Depth, DetachError, Driver, Probe};
+use super::host::Host;
 use crate::check::CheckLog;
 use crate::check::bucket::{FoundBucket, not_passed};
-use crate::check::canary::{CanaryNames, ProcessRole, ServiceClock};
+use crate::check::canary::{ProcessRole, ServiceClock};
 use crate::model::report::{BucketFacts, KindFacts, RequestCount, Scope};
-use crate::model::settings::{AgentSettings, S3AccessRule};
+use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckName, MountName, Reason, S3Location, S3Target, TargetId};
 use crate::s3::{DefaultRetention, Versioning};
+use input::{BucketSession, Input, rule_for};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
 
@@ -98,56 +101,12 @@ pub struct S3Driver {
     was_healthy: bool,
 }
 
-/// Input of one probe.
-#[derive(Clone, Copy)]
-struct Input<'a> {
-    location: &'a S3Location,
-    settings: &'a AgentSettings,
-    /// First access rule whose pattern matches the bucket.
-    rule: Option<&'a S3AccessRule>,
-    depth: Depth,
-}
-
-impl<'a> Input<'a> {
-    fn new(location: &'a S3Location, settings: &'a AgentSettings, depth: Depth) -> Self {
-        Self { location, settings, rule: rule_for(location, settings), depth }
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.rule.is_some_and(|rule| rule.read_only)
-    }
-
-    /// Returns why nothing is written to the bucket: `section` of the configuration is not `enabled`, or the access
-    /// rule is read-only. `None` if the bucket is written to.
-    fn writes_nothing(&self, enabled: bool, section: &str) -> Option<String> {
-        if !enabled {
-            return Some(format!("turned off in {section}"));
-        }
-        self.is_read_only().then(|| "read_only in [[s3.credentials]]".to_owned())
-    }
-}
-
-fn rule_for<'a>(location: &S3Location, settings: &'a AgentSettings) -> Option<&'a S3AccessRule> {
-    let export = location.to_string();
-    settings.s3_access.iter().find(|rule| rule.location.matches(&export))
-}
-
 /// Returns the host to which this node connects for a bucket, as [`node_checks::contacted_host`].
 ///
 /// # Errors
 /// Why there is none.
 pub(super) async fn contacted_host(location: &S3Location, settings: &AgentSettings) -> Result<String, String> {
     node_checks::contacted_host(location, rule_for(location, settings)).await
-}
-
-/// Access to the objects of a bucket that was reached, for one probe.
-struct Session<A> {
-    api: A,
-    access_key_id: String,
-    /// Names of this node's canaries.
-    names: CanaryNames,
-    /// The service's clock.
-    clock: ServiceClock,
 }
 
 impl S3Driver {
@@ -182,7 +141,7 @@ impl S3Driver {
         let found = facts.read(&api, input, &usage, must_read, log.of(Scope::Target)).await;
         let clock_ahead_seconds = usage.clock_ahead_seconds.or_else(|| api.clock_ahead_seconds());
         let credentials_expire_at = api.credentials_expire_at();
-        let session = Session {
+        let session = BucketSession {
             access_key_id: api.access_key_id().to_owned(),
             names: node.names(input).await,
             clock: ServiceClock::new(clock_ahead_seconds),

@@ -141,6 +141,7 @@ const ACYCLIC: &[&str] = &[
     "check",
     "cli",
     "config",
+    "driver",
     "etcd",
     "fleet",
     "key_manager",

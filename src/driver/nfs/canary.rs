@@ -6,7 +6,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::check::{CheckLog, Checked};
-use crate::driver::Depth;
+use crate::driver::driver_trait::Depth;
 use crate::model::settings::CanarySettings;
 use crate::model::{CheckName, NfsExport, NfsOptions};
 use crate::nfs::VolumeAddress;

@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use super::canary::{CanaryPlace, write_if_due};
-use super::{MountLocation, NfsDriver};
+use super::nfs_driver::{MountLocation, NfsDriver};
 use crate::check::mount_capacity::capacity_of_mount;
 use crate::check::mounted::{OwnMount, mounted};
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::visible::visible;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
-use crate::driver::{Depth, Probe};
+use crate::driver::driver_trait::{Depth, Probe};
 use crate::model::report::{Finding, KindFacts, MountFacts, finding};
 use crate::model::{Capacity, CheckName, MountMode, Reason};
 use crate::sys::worker::FaultKind;

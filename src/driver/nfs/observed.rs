@@ -4,12 +4,12 @@
 //! keep_private_mounts` is set. Nothing is mounted, unmounted, created or removed at the mount path. What is mounted
 //! there is verified through a copy of the mount, so its owner can always unmount it.
 
+use super::nfs_driver::{MountLocation, NfsDriver};
 use super::unmount::join_remarks;
-use super::{MountLocation, NfsDriver};
 use crate::check::CheckLog;
 use crate::check::expected_mount::PathMount;
 use crate::check::in_use::{in_use, nfs_at};
-use crate::driver::{Depth, Probe};
+use crate::driver::driver_trait::{Depth, Probe};
 use crate::model::CheckName;
 use crate::model::MountMode;
 use crate::model::report::KindFacts;

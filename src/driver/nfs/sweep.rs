@@ -6,8 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::NfsDriver;
-use crate::driver::{DetachError, Driver as _, Host};
+use super::nfs_driver::NfsDriver;
+use crate::driver::driver_trait::{DetachError, Driver as _};
+use crate::driver::host::Host;
 use crate::model::settings::AgentSettings;
 use crate::model::{MountMode, MountName, NfsExport, NfsTarget, TargetId};
 use crate::sys::{MountEntry, MountTable};

@@ -2,13 +2,13 @@
 //!
 //! An unmount is forced only if the server does not answer. While its server is alive, a mount that is in use stays.
 
-use super::{MountLocation, NfsDriver};
+use super::nfs_driver::{MountLocation, NfsDriver};
 use crate::check::Checked;
 use crate::check::expected_mount::{MountCommand, PathMount};
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
 use crate::check::tcp_reachable::addresses_of;
-use crate::driver::DetachError;
+use crate::driver::driver_trait::DetachError;
 use crate::model::report::{Finding, finding};
 use crate::model::{Outcome, Reason};
 use crate::sys::worker::{FaultKind, UnmountHow};

@@ -1,33 +1,22 @@
 //! Probe over the wire, without a mount.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::canary::{CanaryPlace, write_if_due};
-use super::{MountLocation, NfsDriver};
+use super::granted_export::GrantedExport;
+use super::nfs_driver::{MountLocation, NfsDriver};
 use crate::check::exported::{exported, exported_earlier};
 use crate::check::mount_capacity::capacity_of_volume;
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::write_canary::write_canary_over_the_wire;
 use crate::check::{CheckLog, Checked};
-use crate::driver::{Depth, Probe};
+use crate::driver::driver_trait::{Depth, Probe};
 use crate::model::report::{Finding, KindFacts};
 use crate::model::{CheckName, MountMode, Reason};
-use crate::nfs::{Volume, VolumeAddress};
+use crate::nfs::VolumeAddress;
 
 /// The checks of a target that is verified over the wire, in the order of the report.
 const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity, CheckName::WriteCanary];
-
-/// How long a file handle is used before the driver requests a new one. The mountd of servers logs each such request. A
-/// request at every probe would only fill the server's log, because NFS itself refuses the handle of an
-/// export that was withdrawn.
-const GRANT_REUSE: Duration = Duration::from_secs(300);
-
-/// An export that the server granted.
-pub(super) struct GrantedExport {
-    since: Instant,
-    address: VolumeAddress,
-    volume: Volume,
-}
 
 impl NfsDriver {
     pub(super) async fn probe_over_the_wire(&mut self, location: &MountLocation<'_>, depth: Depth) -> Probe {
@@ -40,8 +29,7 @@ impl NfsDriver {
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
             let address = VolumeAddress::new(server.address, self.export.path(), options);
             let granted = self.granted.take();
-            let mut reusable =
-                granted.filter(|granted| granted.address == address && granted.since.elapsed() < GRANT_REUSE);
+            let mut reusable = granted.filter(|granted| granted.is_usable_at(&address));
             let was_separate = self.separate.as_ref() == Some(&address);
             loop {
                 let is_reused = reusable.is_some();

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::configuration::Configuration;
-use super::{Input, Session};
+use super::input::{BucketSession, Input};
 use crate::check::canary::{CanaryNames, ServiceClock, Swept, Undeleted, sweep, utc};
 use crate::check::object_canary::{CanaryMemory, CanaryPlan, Resolved, object_canary};
 use crate::check::{CheckLog, Checked};
-use crate::driver::Depth;
+use crate::driver::driver_trait::Depth;
 use crate::model::report::{Finding, finding};
 use crate::model::settings::S3CanarySettings;
 use crate::model::{CheckName, Outcome, Reason, S3Location};
@@ -98,14 +98,14 @@ impl Canaries {
     /// one.
     pub(super) async fn write_if_due<A: ObjectApi>(
         &mut self,
-        session: &Session<A>,
+        session: &BucketSession<A>,
         input: Input<'_>,
         configuration: &Configuration,
         in_use: Option<Uuid>,
         is_only_evidence: bool,
         log: &mut CheckLog,
     ) -> bool {
-        let Session { api, names, clock, .. } = session;
+        let BucketSession { api, names, clock, .. } = session;
         let (settings, deadline) = (&input.settings.s3_canary, input.settings.probe.deadline);
         self.clock = *clock;
         if let Some(why) = input.writes_nothing(settings.enabled, SECTION) {

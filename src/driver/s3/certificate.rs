@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::driver::Depth;
+use crate::driver::driver_trait::Depth;
 use crate::model::report::{CertificateEnd, Finding, finding};
 use crate::model::{END_ANNOUNCED_BEFORE, Reason, S3Location};
 use crate::s3::aws::BucketConnector;

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::Input;
-use crate::driver::{Depth, Host};
+use super::input::Input;
+use crate::driver::driver_trait::Depth;
+use crate::driver::host::Host;
 use crate::key_manager::{FoundSecret, Freshness, KeyManagerError};
 use crate::model::report::Finding;
 use crate::model::secret_ref::SecretRef;

@@ -10,14 +10,15 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::configuration::{Configuration, KeptConfiguration};
+use super::input::{BucketSession, Input};
 use super::listing::BackgroundListing;
-use super::{Input, Session};
 use crate::check::canary::ProcessRole;
 use crate::check::capacity::bucket_capacity;
 use crate::check::lock_proof::schedule::Basis;
 use crate::check::lock_proof::{LockProofs, ProofContext};
 use crate::check::{CheckLog, Checked, object_lock, versioning};
-use crate::driver::{Depth, Host};
+use crate::driver::driver_trait::Depth;
+use crate::driver::host::Host;
 use crate::model::report::{LockProofState, finding};
 use crate::model::{Capacity, CheckName, LockProof, LockVerdict, Reason, S3Location, UsageListing};
 use crate::s3::aws::AwsBucket;
@@ -173,7 +174,7 @@ impl TargetFacts {
     /// Continues the lock proof of an immutable target, and returns its state.
     pub(super) async fn prove<A: ObjectApi>(
         &mut self,
-        session: &Session<A>,
+        session: &BucketSession<A>,
         input: Input<'_>,
         configuration: &Configuration,
         log: &mut CheckLog,

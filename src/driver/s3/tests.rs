@@ -4,6 +4,7 @@ use super::canaries::Canaries;
 use super::configuration::Configuration;
 use super::node_checks::NodeChecks;
 use super::*;
+use crate::check::canary::CanaryNames;
 use crate::check::fake::{FakeBucket, FakeObjects};
 use crate::check::object_lock::object_lock;
 use crate::check::versioning::versioning;
@@ -31,9 +32,9 @@ fn settings() -> AgentSettings {
     settings
 }
 
-fn session(api: FakeObjects) -> Session<FakeObjects> {
+fn session(api: FakeObjects) -> BucketSession<FakeObjects> {
     let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
-    Session { api, access_key_id: "AKIA".to_owned(), names, clock: ServiceClock::new(Some(0)) }
+    BucketSession { api, access_key_id: "AKIA".to_owned(), names, clock: ServiceClock::new(Some(0)) }
 }
 
 fn configuration(default_retention: Option<DefaultRetention>) -> Configuration {
