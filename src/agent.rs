@@ -19,6 +19,7 @@
 mod canary_store;
 mod error;
 mod lifecycle;
+mod overdue;
 mod own_mount_log;
 mod private_mounts;
 mod publisher;

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::error::AgentError;
+use super::overdue;
 use super::own_mount_log;
 use super::private_mounts;
 use super::publisher::StatusChange;
@@ -62,6 +63,10 @@ impl Agent {
         tokio::spawn({
             let shared = shared.clone();
             async move { private_mounts::sweep(&shared).await }
+        });
+        tokio::spawn({
+            let shared = shared.clone();
+            async move { overdue::run(&shared).await }
         });
         Self { reconciler: Reconciler::start(shared.clone()), shared }
     }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
+use super::overdue;
 use super::record::Intervals;
 use super::status::TargetStatus;
 use super::transition_log::TransitionLog;
@@ -100,7 +102,9 @@ impl ViewPublisher {
             let from_since = slot.status.since;
             let record = Arc::new(slot.record.after(&report, intervals, from, status.status));
             let shown = Some(report.clone());
-            let view = Arc::new(TargetView { status, report: shown, record, ..TargetView::clone(slot) });
+            let current_until = Some(overdue::deadline(intervals.probe));
+            let view = TargetView { status, report: shown, record, current_until, ..TargetView::clone(slot) };
+            let view = Arc::new(view);
             *slot = view.clone();
             let TargetStatus { status: to, finding, .. } = view.status.clone();
             (from != Some(to)).then(|| {
@@ -116,6 +120,29 @@ impl ViewPublisher {
                 tracing::warn!("no receiver is notified of this change, because too many changes wait");
             }
         }
+    }
+
+    /// Marks the targets whose report is outdated, and returns when the next one may be. A probe that never ends publishes
+    /// no report, and its target would keep its status forever.
+    pub(super) fn mark_overdue(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let positions = self.positions();
+        let is_marked = |shown: &TargetView| shown.is_overdue();
+        let is_late = |shown: &TargetView| !is_marked(shown) && shown.current_until.is_some_and(|until| until <= now);
+        let late: Vec<Arc<TargetView>> =
+            self.view.borrow().targets.iter().filter(|shown| is_late(shown)).map(overdue::marked).collect();
+        if !late.is_empty() {
+            self.change_in_place(|view| {
+                for marked in &late {
+                    if let Some(slot) = positions.get(&marked.target.id).and_then(|at| view.targets.get_mut(*at)) {
+                        *slot = marked.clone();
+                    }
+                }
+                None::<()>
+            });
+        }
+        let view = self.view.borrow();
+        view.targets.iter().filter(|shown| !is_marked(shown)).filter_map(|shown| shown.current_until).min()
     }
 
     fn positions(&self) -> MutexGuard<'_, HashMap<TargetId, usize>> {
@@ -150,6 +177,7 @@ fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: T
         shown.status = known.status.clone();
         shown.report.clone_from(&known.report);
         shown.record = known.record.clone();
+        shown.current_until = known.current_until;
     }
     let shown = Arc::new(shown);
     match position {

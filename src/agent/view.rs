@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::record::ProbeRecord;
 use super::status::TargetStatus;
-use crate::model::{Report, Target, TargetId, TargetType, TargetTypeId};
+use crate::model::{Reason, Report, Target, TargetId, TargetType, TargetTypeId};
 use crate::registry::RegisteredTarget;
 
 /// All targets at one moment.
@@ -64,6 +65,8 @@ pub struct TargetView {
     pub report: Option<Arc<Report>>,
     /// Record of its probes so far.
     pub record: Arc<ProbeRecord>,
+    /// When the report is outdated unless another one follows. `None` until the first probe has finished.
+    pub current_until: Option<Instant>,
 }
 
 impl TargetView {
@@ -77,6 +80,13 @@ impl TargetView {
             status: TargetStatus::not_checked(since),
             report: None,
             record: Arc::default(),
+            current_until: None,
         }
+    }
+
+    /// Whether the latest report is outdated, so that the status is not known any more.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.status.finding.as_ref().is_some_and(|finding| finding.reason == Reason::ProbeOverdue)
     }
 }

@@ -125,6 +125,7 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
             status,
             report: Some(Arc::new(report)),
             record: Arc::default(),
+            current_until: None,
         };
         let reports = [wire::Report::from(&view)];
         if options.json {

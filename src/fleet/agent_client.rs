@@ -95,6 +95,11 @@ pub(super) enum PollError {
 }
 
 impl PollError {
+    /// Whether nothing answered.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::Unreachable(_))
+    }
+
     /// Whether the agent does not have what it was asked for.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Status(StatusCode::NOT_FOUND))

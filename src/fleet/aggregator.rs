@@ -1,10 +1,12 @@
 //! The tasks of an aggregator: they poll the nodes, follow the list of nodes, and publish the view.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -14,7 +16,7 @@ use super::answer::{AgentAnswer, NodeTarget, SharedTexts};
 use super::compute::compute;
 use super::descriptions::{Descriptions, TARGETS_MAX};
 use super::node::Node;
-use super::node_list::{self, NodeListError};
+use super::node_list::{self, Listed, NodeListError};
 use super::view::{FleetView, NodeSnapshot, Policy};
 use crate::model::random_fraction;
 use crate::model::settings::{AggregateSettings, ApiSettings, NodeAddress};
@@ -84,6 +86,8 @@ struct Shared {
     descriptions: Descriptions,
     view: ArcSwap<FleetView>,
     started_at: Instant,
+    /// Whether every source of the list of nodes has been read since the start.
+    is_list_whole: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -100,6 +104,9 @@ impl Fleet {
     pub async fn start(settings: &AggregateSettings, api: &ApiSettings) -> Result<Self, FleetError> {
         let listed = node_list::read(settings).await?;
         let client = AgentClient::new(settings, api).await?;
+        if let Some(problem) = &listed.problem {
+            tracing::error!("some nodes are not known, and the others are polled: {problem}");
+        }
         let shared = Arc::new(Shared {
             settings: ArcSwap::from_pointee(settings.clone()),
             client: ArcSwap::from_pointee(client),
@@ -111,8 +118,9 @@ impl Fleet {
             descriptions: Descriptions::default(),
             view: ArcSwap::from_pointee(FleetView::new(Vec::new(), policy(settings, settings.interval(0)), |_| None)),
             started_at: Instant::now(),
+            is_list_whole: AtomicBool::new(listed.problem.is_none()),
         });
-        shared.follow(&listed, &listed);
+        shared.follow(&listed.nodes, &listed.nodes, Some(Timestamp::now()));
         shared.publish();
         let tasks =
             vec![tokio::spawn(shared.clone().publish_forever()), tokio::spawn(shared.clone().read_list_forever())];
@@ -130,7 +138,10 @@ impl Fleet {
         let client = AgentClient::new(settings, api).await?;
         shared.client.store(Arc::new(client));
         shared.settings.store(Arc::new(settings.clone()));
-        shared.follow(&listed, &listed);
+        shared.apply(&listed, &listed.nodes);
+        if let Some(problem) = listed.problem {
+            tracing::error!("the nodes that are not known stay as they are: {problem}");
+        }
         // The next poll may be as far away as the former interval.
         shared.nodes().values_mut().for_each(|polled| polled.poll_again(shared));
         Ok(())
@@ -140,6 +151,13 @@ impl Fleet {
     #[must_use]
     pub fn view(&self) -> Arc<FleetView> {
         self.shared.view.load_full()
+    }
+
+    /// Returns what is known of the nodes now. The view can be older.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeSnapshot> {
+        let interval = self.shared.interval();
+        self.shared.nodes().values().map(|polled| polled.node.snapshot(interval)).collect()
     }
 
     /// Returns why the view cannot be trusted, as a sentence, or `None` if it can.
@@ -172,8 +190,24 @@ impl Shared {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts to poll the nodes of `listed` that are new, and forgets those that are not in `kept`.
-    fn follow(self: &Arc<Self>, listed: &BTreeSet<NodeAddress>, kept: &BTreeSet<NodeAddress>) {
+    /// Applies a list of nodes. Forgets those that are not in `kept`, unless a source of the list could not be read.
+    fn apply(self: &Arc<Self>, listed: &Listed, kept: &BTreeSet<NodeAddress>) {
+        if listed.problem.is_none() {
+            self.is_list_whole.store(true, Ordering::Relaxed);
+            return self.follow(&listed.nodes, kept, None);
+        }
+        let present: BTreeSet<NodeAddress> = self.nodes().keys().cloned().collect();
+        self.follow(&listed.nodes, &present, None);
+    }
+
+    /// Starts to poll the nodes of `listed` that are new, and forgets those that are not in `kept`. `start` is the start of
+    /// the aggregator, if this is the first list.
+    fn follow(
+        self: &Arc<Self>,
+        listed: &BTreeSet<NodeAddress>,
+        kept: &BTreeSet<NodeAddress>,
+        start: Option<Timestamp>,
+    ) {
         let mut nodes = self.nodes();
         nodes.retain(|address, polled| {
             let is_kept = kept.contains(address);
@@ -188,7 +222,7 @@ impl Shared {
         });
         for address in listed {
             nodes.entry(address.clone()).or_insert_with(|| {
-                let node = Arc::new(Node::new(address.clone()));
+                let node = Arc::new(Node::new(address.clone(), start));
                 PolledNode { polling: start_polling(self, &node), node }
             });
         }
@@ -227,9 +261,9 @@ impl Shared {
             Ok(Polled::Unchanged) => None,
             Ok(Polled::Changed(answer, tag)) => match self.accept(node, answer) {
                 Ok(targets) => Some((targets, tag.map(|tag| (list, tag)))),
-                Err(limit) => return node.failed(&limit),
+                Err(limit) => return node.failed(&limit, false),
             },
-            Err(error) => return node.failed(&error.to_string()),
+            Err(error) => return node.failed(&error.to_string(), error.is_silence()),
         };
         node.answered(changed, self.interval());
     }
@@ -265,29 +299,18 @@ impl Shared {
         let interval = settings.interval(nodes.len());
         let snapshots = nodes.iter().map(|node| node.snapshot(interval)).collect();
         let described = self.descriptions.all();
-        let view = FleetView::new(snapshots, policy(&settings, interval), |export| described.get(export).cloned());
-        self.renew_descriptions(&view, &nodes);
+        let mut view = FleetView::new(snapshots, policy(&settings, interval), |export| described.get(export).cloned());
+        view.is_complete &= self.is_list_whole.load(Ordering::Relaxed);
+        // Most polls are answered with 304, so no other node would send a description until something changes.
+        for index in self.descriptions.renew(&view) {
+            nodes[index].forget_tag();
+        }
         log_changes(&self.view.load(), &view);
         let present: HashSet<&str> = view.targets.iter().map(|target| &*target.described.filesystem_export).collect();
         self.descriptions.forget_others_than(&present);
         drop(present);
         self.view.store(Arc::new(view));
         self.texts.forget_unused();
-    }
-
-    /// Gets the descriptions of targets again whose nodes do not answer any more. Most polls are answered with 304, so no
-    /// other node would send one until something changes.
-    fn renew_descriptions(&self, view: &FleetView, nodes: &[Arc<Node>]) {
-        if view.is_complete {
-            return;
-        }
-        let answering = view.nodes.iter().filter(|node| node.is_answering);
-        let old = self.descriptions.not_by(&answering.map(|node| &*node.name).collect());
-        for target in view.targets.iter().filter(|target| old.contains(&*target.described.filesystem_export)) {
-            if let Some(node) = view.node_with(target).and_then(|index| nodes.get(index)) {
-                node.forget_tag();
-            }
-        }
     }
 
     /// Reads the list of nodes again and again. One that cannot be used is logged once.
@@ -298,20 +321,22 @@ impl Shared {
             sleep(LIST_INTERVAL).await;
             let _list = self.list.lock().await;
             let settings = self.settings.load_full();
-            match node_list::read(&settings).await {
+            let error = match node_list::read(&settings).await {
                 Ok(listed) => {
                     // A node is forgotten if two lists do not have it: the first may have been read while it was written.
-                    self.follow(&listed, &listed.union(&former).cloned().collect());
-                    (problem, former) = (None, listed);
-                }
-                Err(error) => {
-                    let new = error.to_string();
-                    if problem.as_ref() != Some(&new) {
-                        tracing::error!("the list of nodes cannot be read again. The old one stays in force: {new}");
-                        problem = Some(new);
+                    self.apply(&listed, &listed.nodes.union(&former).cloned().collect());
+                    if listed.problem.is_none() {
+                        former = listed.nodes;
                     }
+                    listed.problem
                 }
+                Err(error) => Some(error),
+            };
+            let new = error.map(|error| error.to_string());
+            if let Some(error) = new.as_ref().filter(|_| problem != new) {
+                tracing::error!("the list of nodes cannot be read again. The nodes stay as they are: {error}");
             }
+            problem = new;
         }
     }
 }

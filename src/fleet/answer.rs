@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -23,6 +23,9 @@ const EXPORT_MAX_BYTES: usize = 4400;
 
 /// Longest reason code that is accepted, in bytes.
 const REASON_MAX_BYTES: usize = 64;
+
+/// Largest difference between the clocks of two nodes that is not an error.
+const CLOCK_DIFFERENCE_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// Longest message that is kept, in characters.
 const MESSAGE_MAX_CHARS: usize = 300;
@@ -40,7 +43,7 @@ pub(super) struct NodeTarget {
     /// When its latest probe ended, if the answer says so.
     pub(super) observed_at: Option<Timestamp>,
     /// Reason code and message of a problem or of a warning.
-    pub(super) problem: Option<Box<(Arc<str>, String)>>,
+    pub(super) problem: Option<(Arc<str>, Arc<str>)>,
 }
 
 /// State of a target on one node, according to its agent.
@@ -54,6 +57,8 @@ pub(super) enum NodeTargetState {
     Offline,
     /// Not probed yet.
     NotProbed,
+    /// Its probes do not end any more.
+    Overdue,
 }
 
 /// Measurements of a target.
@@ -63,7 +68,7 @@ pub(super) struct Figures {
     pub(super) size_bytes: Option<u64>,
     /// Used space, in bytes.
     pub(super) used_bytes: Option<u64>,
-    /// Time of the latest proof of its object lock.
+    /// Time of the latest proof that its object lock is enforced.
     pub(super) lock_proved_at: Option<Timestamp>,
 }
 
@@ -129,7 +134,18 @@ struct Report {
 
 #[derive(Deserialize)]
 struct LockProof {
+    verdict: Option<wire::ProofVerdict>,
     proved_at: Option<String>,
+}
+
+impl LockProof {
+    /// When the lock was proved to be enforced. A time in the future is that of a wrong clock, and counts as none:
+    /// otherwise it would be the latest one until then.
+    fn enforced_at(&self) -> Option<Timestamp> {
+        let is_enforced = self.verdict == Some(Known(model::report::ProofVerdict::Enforced));
+        let at = wire::parse_timestamp(self.proved_at.as_deref()?)?;
+        (is_enforced && at <= Timestamp::now() + CLOCK_DIFFERENCE_MAX).then_some(at)
+    }
 }
 
 /// Why an answer cannot be used.
@@ -176,11 +192,10 @@ impl AgentAnswer {
 
 impl Figures {
     fn of(report: &Report) -> Self {
-        let proved_at = report.object_lock_proof.as_ref().and_then(|proof| proof.proved_at.as_deref());
         Self {
             size_bytes: report.capacity_bytes,
             used_bytes: report.used_bytes,
-            lock_proved_at: proved_at.and_then(wire::parse_timestamp),
+            lock_proved_at: report.object_lock_proof.as_ref().and_then(LockProof::enforced_at),
         }
     }
 }
@@ -194,22 +209,21 @@ impl NodeTarget {
         }
         let state = match (&report.verdict, &target.status, &report.reason) {
             (None, ..) => NodeTargetState::NotProbed,
+            (.., Some(reason)) if reason == model::Reason::ProbeOverdue.as_str() => NodeTargetState::Overdue,
             (_, Known(model::Status::Offline), _) => NodeTargetState::Offline,
             (_, Known(model::Status::Available), Some(_)) => NodeTargetState::Warning,
             (_, Known(model::Status::Available), None) => NodeTargetState::Available,
             // A status of another release.
             (_, Unknown(_), _) => NodeTargetState::NotProbed,
         };
-        let message = report.message.unwrap_or_default();
+        let message: String = report.message.unwrap_or_default().chars().take(MESSAGE_MAX_CHARS).collect();
         Ok(Self {
             id: target.id.parse().map_err(|_| AnswerError::Target)?,
             export: texts.get(export),
             state,
             since: wire::parse_timestamp(&report.since),
             observed_at: report.checked_at.as_deref().and_then(wire::parse_timestamp),
-            problem: report
-                .reason
-                .map(|reason| Box::new((texts.get(&reason), message.chars().take(MESSAGE_MAX_CHARS).collect()))),
+            problem: report.reason.map(|reason| (texts.get(&reason), texts.get(&message))),
         })
     }
 }
@@ -244,12 +258,41 @@ mod tests {
             ("available", Some("available"), Some("storage_slow"), NodeTargetState::Warning),
             ("offline", Some("offline"), Some("export_denied"), NodeTargetState::Offline),
             ("offline", None, Some("not_checked"), NodeTargetState::NotProbed),
+            ("available", Some("available"), Some("probe_overdue"), NodeTargetState::Overdue),
+            ("offline", Some("offline"), Some("probe_overdue"), NodeTargetState::Overdue),
             ("degraded", Some("available"), None, NodeTargetState::NotProbed),
         ] {
             let answer = decode(&[target("nas:/b", status, verdict, reason)]).expect("valid");
             assert_eq!(answer.targets[0].state, state, "{status} {verdict:?} {reason:?}");
             let message = answer.targets[0].problem.as_ref().map(|problem| problem.1.len());
             assert_eq!(message, reason.map(|_| MESSAGE_MAX_CHARS));
+        }
+    }
+
+    #[test]
+    fn message_that_many_targets_have_is_in_memory_once() {
+        let offline = |export| target(export, "offline", Some("offline"), Some("export_denied"));
+        let answer = decode(&[offline("nas:/b"), offline("nas:/c")]).expect("valid");
+        let messages: Vec<_> = answer.targets.iter().filter_map(|target| Some(&target.problem.as_ref()?.1)).collect();
+        assert!(Arc::ptr_eq(messages[0], messages[1]));
+    }
+
+    #[test]
+    fn only_a_proof_that_the_lock_is_enforced_counts_and_none_of_the_future() {
+        let now = Timestamp::now();
+        for (verdict, at, counts) in [
+            ("enforced", now - SignedDuration::from_hours(1), true),
+            ("enforced", now + CLOCK_DIFFERENCE_MAX / 2, true),
+            ("enforced", now + SignedDuration::from_hours(24), false),
+            ("not_enforced", now - SignedDuration::from_hours(1), false),
+            ("bypassable", now - SignedDuration::from_hours(1), false),
+            ("a_later_verdict", now - SignedDuration::from_hours(1), false),
+        ] {
+            let mut target = target("s3/b", "available", Some("available"), None);
+            target["report"]["object_lock_proof"] =
+                serde_json::json!({"verdict": verdict, "why": null, "proved_at": wire::timestamp(at)});
+            let answer = decode(&[target]).expect("valid");
+            assert_eq!(answer.described[0].figures.lock_proved_at.is_some(), counts, "{verdict} {at}");
         }
     }
 

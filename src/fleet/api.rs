@@ -198,7 +198,7 @@ async fn nodes_of_target(
     (status = 200, description = "The nodes, ordered by name.", body = wire::NodeList),
 ))]
 async fn nodes(Shared(state): Shared<State>) -> Json<wire::NodeList> {
-    Json(wire::NodeList { nodes: state.fleet.view().nodes.iter().map(wire::Node::from).collect() })
+    Json(wire::NodeList { nodes: state.fleet.nodes().iter().map(wire::Node::from).collect() })
 }
 
 /// Versions of the API, for clients that discover it. Needs no token.

@@ -1,17 +1,20 @@
 //! How the agents describe the targets of the fleet.
 //!
 //! The agents describe a target almost alike, so the aggregator keeps one description of each. That of an agent which
-//! finds the target available is preferred, because it has the capacity. A description is replaced before it is old. When
-//! its agent stops answering, another agent is asked for its own ([`Descriptions::not_by`]). The latest proof of an object
-//! lock counts, whichever agent it is from.
+//! finds the target available is preferred, because it has the sizes. A description is replaced before it is old. When its
+//! agent stops answering, is removed, or does not find the target available any more, another agent is asked for its own
+//! ([`Descriptions::renew`]). Until there are newer sizes, the last ones are kept with their node and time. The latest proof
+//! of an object lock counts, whichever agent it is from.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::answer::{AgentAnswer, DescribedTarget, Figures};
+use super::view::FleetView;
 use crate::api::wire::Target;
 use crate::model::Status;
 
@@ -34,10 +37,44 @@ struct Description {
     by: Arc<str>,
     is_available: bool,
     target: Arc<Target>,
-    figures: Figures,
+    /// Time of the latest proof of its object lock.
+    lock_proved_at: Option<Timestamp>,
+    sizes: Option<Arc<Sizes>>,
     described_at: Instant,
+    /// Whether its agent does not find the target available any more, but another one does.
+    is_replaced_soon: bool,
     /// When an answer last contained the target.
     seen_at: Instant,
+}
+
+/// Sizes of a target, as a node measured them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Name of the node.
+    pub(super) by: Arc<str>,
+    /// Time of the latest answer of the node that had them.
+    pub(super) at: Timestamp,
+    /// Used space, as a text.
+    pub(super) used: Option<String>,
+    /// Size, as a text.
+    pub(super) capacity: Option<String>,
+    /// Used space, in bytes.
+    pub(super) used_bytes: Option<u64>,
+    /// Size, in bytes.
+    pub(super) size_bytes: Option<u64>,
+}
+
+/// A description, as the view needs it.
+#[derive(Debug, Clone)]
+pub(super) struct Described {
+    /// Name of the node whose agent it is from.
+    pub(super) by: Arc<str>,
+    /// The target.
+    pub(super) target: Arc<Target>,
+    /// Its last sizes.
+    pub(super) sizes: Option<Arc<Sizes>>,
+    /// Time of the latest proof of its object lock.
+    pub(super) lock_proved_at: Option<Timestamp>,
 }
 
 impl Descriptions {
@@ -54,36 +91,60 @@ impl Descriptions {
             return false;
         }
         for (target, described) in answer.targets.iter().zip(answer.described.drain(..)) {
-            let DescribedTarget { target: described, mut figures } = described;
+            let DescribedTarget { target: described, figures } = described;
             let is_available = described.status == Status::Available;
+            let mut lock_proved_at = figures.lock_proved_at;
+            let mut sizes = Sizes::new(node, &described, figures).map(Arc::new);
             if let Some(present) = descriptions.get_mut(&target.export) {
-                figures.lock_proved_at = figures.lock_proved_at.max(present.figures.lock_proved_at);
-                present.figures.lock_proved_at = figures.lock_proved_at;
+                lock_proved_at = lock_proved_at.max(present.lock_proved_at);
+                present.lock_proved_at = lock_proved_at;
                 if !present.is_replaced_by(node, is_available) {
                     present.seen_at = now;
+                    if present.sizes.as_ref().is_some_and(|known| known.by == *node) && sizes.is_some() {
+                        present.sizes = sizes;
+                    }
                     continue;
                 }
+                sizes = sizes.or_else(|| present.sizes.clone());
             }
-            let (by, described) = (node.clone(), Arc::new(described));
-            let description =
-                Description { by, is_available, target: described, figures, described_at: now, seen_at: now };
+            let description = Description {
+                by: node.clone(),
+                is_available,
+                target: Arc::new(described),
+                lock_proved_at,
+                sizes,
+                described_at: now,
+                is_replaced_soon: false,
+                seen_at: now,
+            };
             descriptions.insert(target.export.clone(), description);
         }
         true
     }
 
-    /// Returns the exports that a node of this set does not describe.
-    pub(super) fn not_by(&self, nodes: &HashSet<&str>) -> HashSet<Arc<str>> {
-        let descriptions = self.lock();
-        let others = descriptions.iter().filter(|(_, description)| !nodes.contains(&*description.by));
-        others.map(|(export, _)| export.clone()).collect()
+    /// Takes over from a view which nodes still measure the same sizes. Returns the indexes of nodes whose descriptions are
+    /// needed, because the target is available there and not on the node that describes it.
+    pub(super) fn renew(&self, view: &FleetView) -> BTreeSet<usize> {
+        let (mut descriptions, mut needed) = (self.lock(), BTreeSet::new());
+        for target in &view.targets {
+            let Some(description) = descriptions.get_mut(&*target.described.filesystem_export) else { continue };
+            if let (Some(at), Some(sizes)) = (target.sizes_confirmed_at, &mut description.sizes) {
+                Arc::make_mut(sizes).at = at;
+            }
+            if !target.is_described_where_available
+                && let Some(index) = view.node_with(target)
+            {
+                description.is_replaced_soon = true;
+                needed.insert(index);
+            }
+        }
+        needed
     }
 
     /// Returns all descriptions.
-    pub(super) fn all(&self) -> HashMap<Arc<str>, (Arc<Target>, Figures)> {
+    pub(super) fn all(&self) -> HashMap<Arc<str>, Described> {
         let descriptions = self.lock();
-        let all = descriptions.iter();
-        all.map(|(export, found)| (export.clone(), (found.target.clone(), found.figures))).collect()
+        descriptions.iter().map(|(export, found)| (export.clone(), found.shown())).collect()
     }
 
     /// Forgets the targets that no node has. A description is kept for a while, because it is added before the answer
@@ -97,7 +158,28 @@ impl Descriptions {
 impl Description {
     fn is_replaced_by(&self, node: &Arc<str>, is_available: bool) -> bool {
         let is_old = self.described_at.elapsed() >= OLD_AFTER;
-        self.by == *node || (is_available && !self.is_available) || (is_old && (is_available || !self.is_available))
+        let is_needed = is_available && (self.is_replaced_soon || !self.is_available);
+        self.by == *node || is_needed || (is_old && (is_available || !self.is_available))
+    }
+
+    fn shown(&self) -> Described {
+        let Self { by, target, sizes, lock_proved_at, .. } = self;
+        Described { by: by.clone(), target: target.clone(), sizes: sizes.clone(), lock_proved_at: *lock_proved_at }
+    }
+}
+
+impl Sizes {
+    /// Sizes that a node measured now. `None` if it did not.
+    fn new(by: &Arc<str>, described: &Target, figures: Figures) -> Option<Self> {
+        let Figures { size_bytes, used_bytes, .. } = figures;
+        (size_bytes.is_some() || used_bytes.is_some()).then(|| Self {
+            by: by.clone(),
+            at: Timestamp::now(),
+            used: described.used.clone(),
+            capacity: described.capacity.clone(),
+            used_bytes,
+            size_bytes,
+        })
     }
 }
 
@@ -116,7 +198,8 @@ mod tests {
                     "nfs_export_mount_path": "", "s3_endpoint_url": null, "s3_bucket": null, "nfs_mount_opts": null,
                     "secret_ref": null, "is_default": false, "capacity": null, "used": null, "status": status,
                     "backup_target_types": [], "backup_target_metadata": [],
-                    "report": {"verdict": status, "reason": null, "message": null, "since": "", "checked_at": null},
+                    "report": {"verdict": status, "reason": null, "message": null, "since": "", "checked_at": null,
+                        "capacity_bytes": (status == "available").then_some(4096)},
                 })
             })
             .collect();
@@ -127,7 +210,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn description_of_an_agent_that_finds_the_target_available_is_preferred() {
         let (descriptions, a, b) = (Descriptions::default(), Arc::from("a"), Arc::from("b"));
-        let version = || descriptions.all().get("nas:/b").map(|(target, _)| target.version.clone());
+        let version = || descriptions.all().get("nas:/b").map(|described| described.target.version.clone());
         for (node, status, text, expected) in [
             (&a, "offline", "1", "1"),
             (&b, "offline", "2", "1"),
@@ -144,6 +227,19 @@ mod tests {
         assert_eq!(version().as_deref(), Some("6"), "it has the capacity");
         descriptions.add(&b, &mut answer(&["nas:/b"], "available", "8"));
         assert_eq!(version().as_deref(), Some("8"), "the agent of the old one may be gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sizes_of_a_target_that_became_offline_are_kept_with_their_node() {
+        let (descriptions, a, b) = (Descriptions::default(), Arc::from("a"), Arc::from("b"));
+        let sizes_by = || descriptions.all()["nas:/b"].sizes.as_ref().map(|sizes| sizes.by.to_string());
+        descriptions.add(&a, &mut answer(&["nas:/b"], "offline", "1"));
+        assert_eq!(sizes_by(), None);
+        descriptions.add(&a, &mut answer(&["nas:/b"], "available", "2"));
+        descriptions.add(&a, &mut answer(&["nas:/b"], "offline", "3"));
+        assert_eq!(sizes_by().as_deref(), Some("a"));
+        descriptions.add(&b, &mut answer(&["nas:/b"], "available", "4"));
+        assert_eq!(sizes_by().as_deref(), Some("b"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,6 +32,12 @@ static AVAILABLE: Family = Family::gauge(
     "Whether the target is available in the fleet, by [aggregate] available_when.",
 );
 
+static AVAILABLE_ON_ANSWERING: Family = Family::gauge(
+    "targetwatch_fleet_target_available_on_answering_nodes",
+    &["export"],
+    "Whether the target would be available if the nodes that do not answer were not expected. Absent if none answers.",
+);
+
 static TARGET_NODES: Family = Family::gauge(
     "targetwatch_fleet_target_nodes",
     &["export", "state"],
@@ -59,13 +65,23 @@ static USED: Family = Family::gauge(
 static LOCK_PROOF: Family = Family::gauge(
     "targetwatch_fleet_lock_proof_timestamp_seconds",
     &["export"],
-    "Time of the latest proof of the object lock on any node.",
+    "Time of the latest proof on any node that the object lock is enforced, by the clock of that node.",
 );
 
 /// All families.
 #[cfg(test)]
-static FAMILIES: &[&Family] =
-    &[&NODES, &MASS_OUTAGE, &AS_OF, &AVAILABLE, &TARGET_NODES, &REASON_NODES, &SIZE, &USED, &LOCK_PROOF];
+static FAMILIES: &[&Family] = &[
+    &NODES,
+    &MASS_OUTAGE,
+    &AS_OF,
+    &AVAILABLE,
+    &AVAILABLE_ON_ANSWERING,
+    &TARGET_NODES,
+    &REASON_NODES,
+    &SIZE,
+    &USED,
+    &LOCK_PROOF,
+];
 
 /// Answers a scrape.
 ///
@@ -88,6 +104,9 @@ fn write(view: &FleetView, is_ready: bool, exposition: &mut Exposition<'_>) -> f
         &AVAILABLE,
         targets().map(|(export, target)| ([("export", export)], flag(target.status == Status::Available))),
     )?;
+    let on_answering =
+        targets().filter_map(|(export, target)| Some(([("export", export)], flag(target.is_available_on_answering?))));
+    exposition.write(&AVAILABLE_ON_ANSWERING, on_answering)?;
     let in_states = targets().flat_map(|(export, target)| {
         let in_state = move |state: &NodeState| {
             ([("export", export), ("state", state.as_str())], number(target.counts.of(*state) as u64))

@@ -42,6 +42,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Node {
     pub(super) address: NodeAddress,
     name: Arc<str>,
+    /// Start of the aggregator, if the node was listed then.
+    listed_at_start: Option<Timestamp>,
     state: Mutex<State>,
 }
 
@@ -51,6 +53,8 @@ struct State {
     answered: Option<LatestAnswer>,
     failure: Option<Arc<str>>,
     failures_in_a_row: u32,
+    /// Whether the latest poll failed because nothing answered.
+    is_silent: bool,
     /// Tag of the latest answer, and the list that it is of.
     tag: Option<ListTag>,
     /// Until when its agent is asked for details, because it does not have the list of verdicts.
@@ -70,8 +74,8 @@ struct LatestAnswer {
 }
 
 impl Node {
-    pub(super) fn new(address: NodeAddress) -> Self {
-        Self { name: address.name().into(), address, state: Mutex::default() }
+    pub(super) fn new(address: NodeAddress, listed_at_start: Option<Timestamp>) -> Self {
+        Self { name: address.name().into(), address, listed_at_start, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -109,17 +113,19 @@ impl Node {
         state.answered = Some(LatestAnswer { instant: Instant::now(), at: Timestamp::now(), interval });
         state.failures_in_a_row = 0;
         state.failure = None;
+        state.is_silent = false;
         if let Some((targets, tag)) = changed {
             state.targets = targets;
             state.tag = tag.filter(|(_, tag)| tag.len() <= TAG_MAX_BYTES);
         }
     }
 
-    /// Records a failed poll.
-    pub(super) fn failed(&self, failure: &str) {
+    /// Records a failed poll. `is_silent` says whether nothing answered.
+    pub(super) fn failed(&self, failure: &str, is_silent: bool) {
         let mut state = self.state();
         state.is_polled = true;
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
+        state.is_silent = is_silent;
         state.failure = Some(failure.chars().take(FAILURE_MAX_CHARS).collect::<String>().into());
     }
 
@@ -151,6 +157,7 @@ impl Node {
             is_polled: state.is_polled,
             is_answering: state.answered.is_some_and(is_current),
             answered_at: state.answered.map(|answer| answer.at),
+            silent_since_start: self.listed_at_start.filter(|_| state.answered.is_none() && state.is_silent),
             failure: state.failure.clone(),
             targets: state.targets.clone(),
         }
@@ -164,7 +171,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     fn node() -> Node {
-        Node::new("https://compute-1".parse().expect("an address"))
+        Node::new("https://compute-1".parse().expect("an address"), None)
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,7 +181,7 @@ mod tests {
         node.answered(None, INTERVAL);
         assert!(node.snapshot(INTERVAL).is_answering);
         tokio::time::advance(Duration::from_secs(34)).await;
-        node.failed("it is away");
+        node.failed("it is away", true);
         assert!(node.snapshot(INTERVAL).is_answering, "some lost polls");
         tokio::time::advance(Duration::from_secs(2)).await;
         let snapshot = node.snapshot(INTERVAL);
@@ -201,14 +208,14 @@ mod tests {
         let delays = |interval| {
             let node = self::node();
             let delays = (0..8).map(|_| {
-                node.failed("away");
+                node.failed("away", true);
                 node.delay(interval).as_secs()
             });
             delays.collect::<Vec<_>>()
         };
         assert_eq!(delays(INTERVAL), [10, 10, 10, 20, 40, 60, 60, 60]);
         assert_eq!(delays(Duration::from_secs(300)), [300; 8]);
-        node.failed(&"x".repeat(1 << 20));
+        node.failed(&"x".repeat(1 << 20), true);
         assert_eq!(node.snapshot(INTERVAL).failure.map(|failure| failure.len()), Some(FAILURE_MAX_CHARS));
         node.answered(None, INTERVAL);
         assert_eq!(node.delay(INTERVAL), INTERVAL);

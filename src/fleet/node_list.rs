@@ -1,8 +1,8 @@
 //! The list of nodes: the addresses in the configuration, those in a file, which other tools may write, and those of the SRV
 //! records of a service.
 //!
-//! A file or a lookup that fails changes nothing: a node must not disappear because of a typo in another line, or while the
-//! name servers are down.
+//! A file that cannot be used changes nothing: a node must not disappear because of a typo in another line. If only the
+//! lookup fails, the other sources are used, and the list says that it is not whole.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -62,11 +62,29 @@ pub enum NodeListError {
     TooMany(usize),
 }
 
+impl NodeListError {
+    /// Whether the lookup cannot succeed until the configuration is corrected.
+    fn is_in_the_configuration(&self) -> bool {
+        matches!(self, Self::Srv { error: SrvError::Name, .. })
+    }
+}
+
+/// A list of nodes.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// The nodes.
+    pub(super) nodes: BTreeSet<NodeAddress>,
+    /// Why the nodes of the service are not among them.
+    pub(super) problem: Option<NodeListError>,
+}
+
 /// Reads the list of nodes. An address that is listed twice counts once.
 ///
 /// # Errors
-/// [`NodeListError`] when the file cannot be used, or when there are no nodes or too many.
-pub(super) async fn read(settings: &AggregateSettings) -> Result<BTreeSet<NodeAddress>, NodeListError> {
+/// [`NodeListError`] when the file cannot be used, when the lookup fails and no other node is listed, or when there are no
+/// nodes or too many.
+pub(super) async fn read(settings: &AggregateSettings) -> Result<Listed, NodeListError> {
+    let mut problem = None;
     let mut nodes: BTreeSet<NodeAddress> = settings.nodes.iter().cloned().collect();
     if let Some(file) = &settings.nodes_file {
         let bytes = read_public(file).await?;
@@ -75,7 +93,11 @@ pub(super) async fn read(settings: &AggregateSettings) -> Result<BTreeSet<NodeAd
         nodes.extend(parse(&text).map_err(|(number, error)| line(number, error))?);
     }
     if let Some(service) = &settings.nodes_srv {
-        nodes.extend(hosts(service).await?);
+        match hosts(service).await {
+            Ok(found) => nodes.extend(found),
+            Err(error) if nodes.is_empty() || error.is_in_the_configuration() => return Err(error),
+            Err(error) => problem = Some(error),
+        }
     }
     // A file that another program is about to write can be empty.
     if nodes.is_empty() {
@@ -87,7 +109,7 @@ pub(super) async fn read(settings: &AggregateSettings) -> Result<BTreeSet<NodeAd
     let mut names = HashSet::new();
     match nodes.iter().find(|node| !names.insert(node.name())) {
         Some(node) => Err(NodeListError::SameName(node.name().to_owned())),
-        None => Ok(nodes),
+        None => Ok(Listed { nodes, problem }),
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `available` | the agent says so |
 //! | `warning` | the agent says that it is available, with a warning |
 //! | `offline` | the agent says so |
-//! | `unknown` | the node does not answer, or its agent has not probed the target yet |
+//! | `unknown` | the node does not answer, or its agent has not probed the target yet or does not any more |
 //! | `missing` | the agent answers, but does not have the target |
 //!
 //! An unknown state is never counted as available, and never as offline. The policy ([`AvailableWhen`]) makes the status
@@ -24,8 +24,9 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::answer::{Figures, NodeTarget, NodeTargetState};
-use super::outage;
+use super::answer::{NodeTarget, NodeTargetState};
+use super::descriptions::{Described, Sizes};
+use super::outage::{self, LastAnswer};
 use crate::api::wire;
 use crate::model::Status;
 use crate::model::settings::{AvailableWhen, ExpectedOn};
@@ -41,6 +42,8 @@ pub struct NodeSnapshot {
     pub is_answering: bool,
     /// Time of its latest answer.
     pub answered_at: Option<Timestamp>,
+    /// Start of the aggregator, if the node was silent since then. It may have been silent before.
+    pub silent_since_start: Option<Timestamp>,
     /// Why the latest poll failed, and what to do.
     pub failure: Option<Arc<str>>,
     pub(super) targets: Arc<[NodeTarget]>,
@@ -100,7 +103,7 @@ pub struct NodeCounts {
     pub warning: usize,
     /// Nodes where it is offline.
     pub offline: usize,
-    /// Nodes that do not answer, or have not probed it yet.
+    /// Nodes that do not answer, or have not probed it yet or do not any more.
     pub unknown: usize,
     /// Nodes that answer, but do not have it.
     pub missing: usize,
@@ -154,9 +157,17 @@ pub struct FleetTarget {
     pub id: Uuid,
     /// The target as one of the agents describes it.
     pub described: Arc<wire::Target>,
-    figures: Figures,
+    /// Whether the node of the description finds the target available.
+    pub(super) is_described_where_available: bool,
+    /// Its last sizes.
+    sizes: Option<Arc<Sizes>>,
+    /// Time of the latest answer with these sizes. `None` if their node does not measure them any more.
+    pub(super) sizes_confirmed_at: Option<Timestamp>,
+    lock_proved_at: Option<Timestamp>,
     /// Status in the fleet, by policy.
     pub status: Status,
+    /// Whether it would be available if the nodes that do not answer were not expected. `None` if no other node is.
+    pub is_available_on_answering: Option<bool>,
     /// Number of nodes in each state.
     pub counts: NodeCounts,
     /// Number of nodes with each reason code.
@@ -187,7 +198,7 @@ impl<'a> TargetOnNode<'a> {
     /// Reason code and message of the agent. `None` unless its answer counts.
     #[must_use]
     pub fn problem(&self) -> Option<(&'a str, &'a str)> {
-        let (reason, message) = &**self.current()?.problem.as_ref()?;
+        let (reason, message) = self.current()?.problem.as_ref()?;
         Some((reason, message))
     }
 
@@ -201,6 +212,12 @@ impl<'a> TargetOnNode<'a> {
     #[must_use]
     pub fn observed_at(&self) -> Option<Timestamp> {
         self.target?.observed_at.or(self.node.answered_at)
+    }
+
+    /// Whether the agent answers, but its probes of the target do not end any more.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.current().is_some_and(|target| target.state == NodeTargetState::Overdue)
     }
 
     fn current(&self) -> Option<&'a NodeTarget> {
@@ -234,11 +251,7 @@ pub struct FleetView {
 
 impl FleetView {
     /// Combines the answers. `described` returns the description of an export.
-    pub(super) fn new(
-        nodes: Vec<NodeSnapshot>,
-        policy: Policy,
-        described: impl Fn(&str) -> Option<(Arc<wire::Target>, Figures)>,
-    ) -> Self {
+    pub(super) fn new(nodes: Vec<NodeSnapshot>, policy: Policy, described: impl Fn(&str) -> Option<Described>) -> Self {
         let mut indexes: HashMap<&str, usize> = HashMap::new();
         let mut found: Vec<(Arc<str>, Vec<OnNode>)> = Vec::new();
         for (node, snapshot) in (0..).zip(&nodes) {
@@ -252,7 +265,8 @@ impl FleetView {
         }
         let mut without = NodeCounts::default();
         let expected = nodes.iter().filter(|node| is_expected_without(node, policy.expected_on));
-        expected.for_each(|node| without.add(state(node, None)));
+        expected.clone().for_each(|node| without.add(state(node, None)));
+        let without = Without { counts: without, silent: expected.filter(|node| !node.is_answering).count() };
         let targets = found.into_iter().filter_map(|(export, present)| {
             Some(FleetTarget::new(&export, described(&export)?, present, without, &nodes, policy))
         });
@@ -265,7 +279,7 @@ impl FleetView {
             is_complete: !nodes.is_empty() && nodes.iter().all(|node| node.is_answering),
             is_polled: nodes.iter().all(|node| node.is_polled),
             has_answers: nodes.iter().any(|node| node.answered_at.is_some()),
-            notice: outage::notice(others.filter_map(|node| node.answered_at).collect(), nodes.len(), policy.interval),
+            notice: outage::notice(others.filter_map(last_answer).collect(), nodes.len(), policy.interval),
             node_targets: nodes.iter().map(|node| node.targets.len()).sum(),
             made_at: Instant::now(),
             nodes,
@@ -319,56 +333,96 @@ impl FleetView {
     }
 }
 
+/// The nodes as if no agent had a target.
+#[derive(Debug, Clone, Copy)]
+struct Without {
+    counts: NodeCounts,
+    /// Number of expected nodes that do not answer.
+    silent: usize,
+}
+
 impl FleetTarget {
-    /// A target that is `present` on some of the nodes. `without` counts the nodes as if no agent had it.
+    /// A target that is `present` on some of the nodes.
     fn new(
         export: &str,
-        (described, figures): (Arc<wire::Target>, Figures),
+        described: Described,
         present: Vec<OnNode>,
-        without: NodeCounts,
+        without: Without,
         nodes: &[NodeSnapshot],
         policy: Policy,
     ) -> Self {
-        let (mut counts, mut reasons) = (without, BTreeMap::new());
+        let Described { by, target: described, sizes, lock_proved_at } = described;
+        let Without { mut counts, mut silent } = without;
+        let (mut reasons, mut is_described_where_available, mut sizes_confirmed_at) = (BTreeMap::new(), false, None);
         for on_node in &present {
             let node = &nodes[on_node.node as usize];
             let target = &node.targets[on_node.target as usize];
             if is_expected_without(node, policy.expected_on) {
                 counts.remove(state(node, None));
+            } else if !node.is_answering {
+                silent += 1;
             }
-            counts.add(state(node, Some(target)));
+            let state = state(node, Some(target));
+            counts.add(state);
+            if matches!(state, NodeState::Available | NodeState::Warning) {
+                is_described_where_available |= Arc::ptr_eq(&by, &node.name);
+                if sizes.as_ref().is_some_and(|sizes| Arc::ptr_eq(&sizes.by, &node.name)) {
+                    sizes_confirmed_at = node.answered_at;
+                }
+            }
             if let Some(problem) = target.problem.as_ref().filter(|_| node.is_answering) {
                 *reasons.entry(problem.0.clone()).or_default() += 1;
             }
         }
         let is_available = policy.available_when.is_met(counts.available, counts.expected);
         let status = if is_available { Status::Available } else { Status::Offline };
-        Self { id: id(export), described, figures, status, counts, reasons, present }
+        let answering = counts.expected - silent;
+        let is_available_on_answering =
+            (answering > 0).then(|| policy.available_when.is_met(counts.available, answering));
+        Self {
+            id: id(export),
+            described,
+            is_described_where_available,
+            sizes,
+            sizes_confirmed_at,
+            lock_proved_at,
+            status,
+            is_available_on_answering,
+            counts,
+            reasons,
+            present,
+        }
     }
 
     /// Returns used space and size, as texts. Neither is known while the target is available nowhere: old figures would look
     /// as if they had just been measured.
     #[must_use]
     pub fn sizes(&self) -> (Option<&str>, Option<&str>) {
-        match self.is_measured() {
-            true => (self.described.used.as_deref(), self.described.capacity.as_deref()),
-            false => (None, None),
-        }
+        self.known_sizes().map_or((None, None), |sizes| (sizes.used.as_deref(), sizes.capacity.as_deref()))
     }
 
     /// Returns the same in bytes.
     pub(super) fn sizes_in_bytes(&self) -> (Option<u64>, Option<u64>) {
-        let known = |bytes: Option<u64>| bytes.filter(|_| self.is_measured());
-        (known(self.figures.used_bytes), known(self.figures.size_bytes))
+        self.known_sizes().map_or((None, None), |sizes| (sizes.used_bytes, sizes.size_bytes))
+    }
+
+    /// Name of the node that measured the sizes.
+    pub(super) fn sizes_node(&self) -> Option<&str> {
+        self.known_sizes().map(|sizes| &*sizes.by)
+    }
+
+    /// When the sizes were last known to be right, if their node does not measure them any more.
+    pub(super) fn sizes_as_of(&self) -> Option<Timestamp> {
+        self.known_sizes().filter(|_| self.sizes_confirmed_at.is_none()).map(|sizes| sizes.at)
     }
 
     /// Time of the latest proof of its object lock on any node.
     pub(super) fn lock_proved_at(&self) -> Option<Timestamp> {
-        self.figures.lock_proved_at
+        self.lock_proved_at
     }
 
-    fn is_measured(&self) -> bool {
-        self.counts.available > 0
+    fn known_sizes(&self) -> Option<&Sizes> {
+        self.sizes.as_deref().filter(|_| self.counts.available > 0)
     }
 }
 
@@ -381,12 +435,18 @@ fn is_expected_without(node: &NodeSnapshot, expected_on: ExpectedOn) -> bool {
     }
 }
 
+/// When a node that does not answer last did, as far as the aggregator knows, and whether it has at all.
+fn last_answer(node: &NodeSnapshot) -> Option<LastAnswer> {
+    let answered = node.answered_at.map(|at| LastAnswer { at, is_before_start: false });
+    answered.or_else(|| Some(LastAnswer { at: node.silent_since_start?, is_before_start: true }))
+}
+
 /// State of a target on a node, from the node's latest answer.
 fn state(node: &NodeSnapshot, target: Option<&NodeTarget>) -> NodeState {
     match target.map(|target| target.state) {
         _ if !node.is_answering => NodeState::Unknown,
         None => NodeState::Missing,
-        Some(NodeTargetState::NotProbed) => NodeState::Unknown,
+        Some(NodeTargetState::NotProbed | NodeTargetState::Overdue) => NodeState::Unknown,
         Some(NodeTargetState::Offline) => NodeState::Offline,
         Some(NodeTargetState::Warning) => NodeState::Warning,
         Some(NodeTargetState::Available) => NodeState::Available,

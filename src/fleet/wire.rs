@@ -54,6 +54,11 @@ pub struct FleetTarget {
     /// The target.
     #[serde(flatten)]
     pub target: wire::Target,
+    /// Node that measured `capacity` and `used`. `null` without them, and for callers that are not admins.
+    pub sizes_node: Option<String>,
+    /// Time at which `capacity` and `used` were last known to be right, if that node does not measure them any more and no
+    /// other node has yet. `null` if they are current.
+    pub sizes_as_of: Option<String>,
     /// Number of nodes in each state.
     pub nodes: NodeCounts,
     /// Nodes where it is not available or has a warning, worst first, at most [`NOT_AVAILABLE_MAX`]. Empty for callers that
@@ -170,6 +175,8 @@ impl FleetTarget {
         let not_available = view.not_available(target, shown);
         Self {
             target: described,
+            sizes_node: target.sizes_node().filter(|_| caller.is_admin).map(str::to_owned),
+            sizes_as_of: target.sizes_as_of().map(timestamp),
             nodes: target.counts,
             not_available: not_available.into_iter().map(TargetNode::from).collect(),
             reasons: target.reasons.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
@@ -183,6 +190,7 @@ impl From<TargetOnNode<'_>> for TargetNode {
         let own = match on_node.state {
             NodeState::Missing => Some("The agent does not have this target. Create it there".to_owned()),
             NodeState::Unknown if !on_node.node.is_answering => Some(no_answer(on_node.node)),
+            NodeState::Unknown if on_node.is_overdue() => None,
             NodeState::Unknown => Some("The agent has not probed this target yet".to_owned()),
             NodeState::Available | NodeState::Warning | NodeState::Offline => None,
         };

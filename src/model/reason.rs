@@ -10,6 +10,8 @@ named! {
         // Every target.
         /// No probe of this target has ended yet.
         NotChecked => "not_checked",
+        /// No probe has ended for three intervals and a minute, so the status may be outdated.
+        ProbeOverdue => "probe_overdue",
         /// An earlier check failed, so this one did not run.
         EarlierCheckFailed => "earlier_check_failed",
         /// The host name has no address.

@@ -145,6 +145,10 @@ async fn aggregator_answers_with_one_status_for_each_target() {
     }
     write_nodes(&workspace, &[address(&one), address(&two)]);
     fleet.signal(Signal::SIGHUP);
+    fleet.wait_for_log("configuration reloaded").await;
+    let nodes = fleet.get("/nodes").await;
+    assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(2), "it does not wait for the next view: {nodes:#}");
+    assert!(nodes.to_string().contains(&two.address().to_string()), "{nodes:#}");
     let list = list_with(&fleet, "the recovery", |list| target(list, "/backups")["nodes"] == counts(2, 0, 0, 0)).await;
     assert_eq!(list["complete"], true, "{list:#}");
 }
@@ -376,6 +380,41 @@ async fn sizes_come_from_another_node_when_their_node_stops() {
     eventually("a second whole answer", async || (whole() >= 2).then_some(())).await;
 }
 
+#[tokio::test]
+async fn sizes_come_from_another_node_when_theirs_is_removed_or_finds_the_target_offline() {
+    let ((first_server, _), (second_server, _)) = (nfs().await, nfs().await);
+    let (_a, one) = agent(&first_server).await;
+    let (_b, two) = agent(&second_server).await;
+    let ids = with_targets(&one, &["/backups"]).await;
+    with_targets(&two, &["/backups"]).await;
+    let mut first_server = Some(first_server);
+    for is_removed in [true, false] {
+        let workspace = aggregator(&[address(&one)], "available_when = \"any\"");
+        let fleet = Daemon::start_aggregator(&workspace).await;
+        list_with(&fleet, "the first node", |list| target(list, "/backups")["capacity"].is_string()).await;
+        write_nodes(&workspace, &[address(&one), address(&two)]);
+        fleet.signal(Signal::SIGHUP);
+        let list = list_with(&fleet, "two nodes", |list| target(list, "/backups")["nodes"] == counts(2, 0, 0, 0)).await;
+        assert_eq!(target(&list, "/backups")["sizes_node"], one.address().to_string());
+        let offline = if is_removed {
+            write_nodes(&workspace, &[address(&two)]);
+            fleet.signal(Signal::SIGHUP);
+            0
+        } else {
+            first_server.take().expect("it runs").stop().await;
+            one.check(&ids[0]).await;
+            1
+        };
+        let remaining = counts(1, offline, 0, 0);
+        let list = list_with(&fleet, "one node", |list| target(list, "/backups")["nodes"] == remaining).await;
+        assert!(target(&list, "/backups")["capacity"].is_string(), "{list:#}");
+        let node = json!(two.address().to_string());
+        let list = list_with(&fleet, "its sizes", |list| target(list, "/backups")["sizes_node"] == node).await;
+        let backups = target(&list, "/backups");
+        assert!(backups["capacity"].is_string() && backups["sizes_as_of"].is_null(), "{list:#}");
+    }
+}
+
 /// A name server whose only service has this port on this host. It stops answering when the handle is aborted.
 async fn name_server(service: &'static str, port: u16) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("bound");
@@ -419,6 +458,16 @@ async fn nodes_come_from_srv_records_and_stay_while_the_name_server_is_down() {
     fleet.stop().await;
     let stderr = Daemon::aggregator_fails_to_start(&workspace).await;
     assert!(stderr.contains("nodes_srv _targetwatch._tcp.example.com: no name server answered"), "{stderr}");
+
+    // With another source, its nodes are polled.
+    workspace.configure(&format!(
+        "[aggregate]\nnodes = [\"{}\"]\nnodes_srv = \"{SERVICE}\"\nnodes_srv_server = \"{name_server}\"",
+        address(&agent)
+    ));
+    let fleet = Daemon::start_aggregator(&workspace).await;
+    fleet.wait_for_log("some nodes are not known, and the others are polled").await;
+    let list = list_with(&fleet, "the target", |list| target(list, "/backups")["nodes"] == counts(1, 0, 0, 0)).await;
+    assert_eq!(list["complete"], false, "the nodes of the service are not known: {list:#}");
 }
 
 #[tokio::test]

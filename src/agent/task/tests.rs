@@ -190,6 +190,59 @@ async fn outdated_report_causes_an_early_probe_but_not_a_loop() {
     task.abort();
 }
 
+/// A driver whose probes after the first one wait until they may end.
+struct Stuck {
+    is_probed: bool,
+    end: Arc<Notify>,
+}
+
+#[async_trait]
+impl Driver for Stuck {
+    async fn probe(&mut self, _: &AgentSettings, _: Depth) -> Probe {
+        if std::mem::replace(&mut self.is_probed, true) {
+            self.end.notified().await;
+        }
+        Probe::default()
+    }
+
+    fn interval(&self, _: &AgentSettings) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
+        unreachable!()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn target_whose_probes_do_not_end_is_overdue_until_one_ends() {
+    let target = target();
+    let shared = shared(Arc::new(MemoryStore::default()), vec![target.clone()]);
+    let end = Arc::new(Notify::new());
+    let (task, _handle) = task(&shared, target, Box::new(Stuck { is_probed: false, end: end.clone() }));
+    let task = tokio::spawn(task.run(FirstProbe::Now));
+    let marking = tokio::spawn({
+        let shared = shared.clone();
+        async move { crate::agent::overdue::run(&shared).await }
+    });
+    let reason = || shared.views.view().targets[0].status.finding.as_ref().map(|finding| finding.reason);
+    tokio::time::sleep(Duration::from_secs(89)).await;
+    assert!(shared.views.view().targets[0].report.is_some());
+    let (before, generation) = (reason(), shared.views.view().generation);
+    assert_ne!(before, Some(Reason::ProbeOverdue));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(reason(), Some(Reason::ProbeOverdue));
+    assert_eq!(shared.views.view().generation, generation + 1, "so that lists are rendered again");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(shared.views.view().generation, generation + 1, "once");
+    end.notify_one();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(reason(), before);
+    shared.stopping.send_replace(true);
+    task.await.expect("ended");
+    marking.await.expect("ended");
+}
+
 struct Panicking;
 
 #[async_trait]

@@ -3,20 +3,11 @@
 //! A colour alone is lost on many readers and on every printer. A status that is not measured any more must not look
 //! like one that is.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
 use maud::{Markup, html};
 
 use crate::agent::TargetView;
 use crate::model::named::named;
 use crate::model::{Outcome, Status};
-
-/// Number of probe intervals after which a report is not current any more.
-const INTERVALS_MAX: u32 = 3;
-
-/// Time added to these intervals, because a probe of a hanging server lasts longer than an interval.
-const SLACK: Duration = Duration::from_secs(60);
 
 named! {
     /// Condition of a target. The worst is the smallest.
@@ -37,12 +28,11 @@ named! {
 
 impl Condition {
     /// Condition of a target.
-    pub(super) fn of(target: &TargetView, now: Timestamp) -> Self {
-        let Some(report) = &target.report else { return Self::NotChecked };
-        let interval = target.record.intervals.map(|intervals| intervals.probe);
-        // A negative age, after the clock was set back, counts as zero.
-        let age = Duration::try_from(now.duration_since(report.checked_at)).unwrap_or_default();
-        if interval.is_some_and(|interval| age > interval.saturating_mul(INTERVALS_MAX) + SLACK) {
+    pub(super) fn of(target: &TargetView) -> Self {
+        if target.report.is_none() {
+            return Self::NotChecked;
+        }
+        if target.is_overdue() {
             return Self::NotCurrent;
         }
         match (target.status.status, &target.status.finding) {

@@ -46,15 +46,14 @@ type Row<'a> = (Condition, &'a Arc<TargetView>);
 impl Overview<'_> {
     /// The title. It begins with the worst condition, because a tab shows only the beginning.
     pub(super) fn title(&self) -> String {
-        let worst = self.view.targets.iter().map(|target| Condition::of(target, self.now)).min();
+        let worst = self.view.targets.iter().map(|target| Condition::of(target)).min();
         let worst = worst.map_or("no targets", Condition::as_str);
         format!("{worst}: {}", self.facts.host.hostname)
     }
 
     /// The landmarks.
     pub(super) fn body(&self, banners: &Banners<'_>) -> Markup {
-        let mut all: Vec<Row<'_>> =
-            self.view.targets.iter().map(|target| (Condition::of(target, self.now), target)).collect();
+        let mut all: Vec<Row<'_>> = self.view.targets.iter().map(|target| (Condition::of(target), target)).collect();
         all.sort_by_cached_key(|(condition, view)| (*condition, !view.target.is_default, view.target.spec.export()));
         let found: Vec<&Row<'_>> = all.iter().filter(|row| self.is_selected(row)).collect();
         let (first, shown) = listing::page_of(self.query, &found);

@@ -29,7 +29,7 @@ impl TargetPage<'_> {
     /// The landmarks.
     pub(super) fn body(&self) -> Markup {
         let Self { view, history, now } = *self;
-        let condition = Condition::of(view, now);
+        let condition = Condition::of(view);
         html! {
             header {
                 nav aria-label="Back" { a href="/ui" { "All backup targets" } }

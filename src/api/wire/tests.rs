@@ -51,6 +51,7 @@ pub(in crate::api) fn view(spec: TargetSpec) -> TargetView {
     let mount_name = MountName::derive(&spec, PathKey::Path).expect("a name");
     TargetView {
         record: Arc::default(),
+        current_until: None,
         mount_path: mount_name.below(Path::new("/var/trilio/triliovault-mounts")),
         types: [Arc::new(model::TargetType {
             id: Uuid::from_u128(8),

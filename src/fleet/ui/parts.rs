@@ -21,8 +21,8 @@ pub(super) const NONE: &str = "–";
 pub(super) fn condition(view: &FleetView, target: &FleetTarget) -> Condition {
     let counts = target.counts;
     if counts.unknown == counts.expected {
-        let is_silent = view.on_nodes(target).all(|on_node| !on_node.node.is_answering);
-        return if is_silent { Condition::NotCurrent } else { Condition::NotChecked };
+        let is_old = view.on_nodes(target).all(|on_node| !on_node.node.is_answering || on_node.is_overdue());
+        return if is_old { Condition::NotCurrent } else { Condition::NotChecked };
     }
     match target.status {
         Status::Offline => Condition::Offline,

@@ -14,7 +14,7 @@ pub(in crate::fleet) fn at(second: i64) -> Timestamp {
 /// A target of a node.
 pub(in crate::fleet) fn target(export: &str, state: NodeTargetState) -> NodeTarget {
     let problem = matches!(state, NodeTargetState::Offline | NodeTargetState::Warning)
-        .then(|| Box::new((Arc::from("connect_timed_out"), "It does not answer".to_owned())));
+        .then(|| (Arc::from("connect_timed_out"), Arc::from("It does not answer")));
     let id = Uuid::new_v4();
     NodeTarget { id, export: export.into(), state, since: Some(at(1)), observed_at: Some(at(2)), problem }
 }
@@ -26,6 +26,7 @@ pub(in crate::fleet) fn node(name: &str, answered_at: Option<i64>, has_stopped: 
         is_polled: true,
         is_answering: !has_stopped,
         answered_at: answered_at.map(at),
+        silent_since_start: None,
         failure: None,
         targets: Arc::default(),
     }
@@ -36,7 +37,7 @@ pub(in crate::fleet) fn with(node: NodeSnapshot, targets: &[NodeTarget]) -> Node
     NodeSnapshot { targets: targets.into(), ..node }
 }
 
-fn described(export: &str) -> Option<(Arc<wire::Target>, Figures)> {
+fn described(export: &str) -> Option<Described> {
     let fields = serde_json::json!({
         "id": Uuid::nil(), "type": "nfs", "created_at": "2026-01-01T00:00:00.000000",
         "updated_at": "2026-01-01T00:00:00.000000", "version": "0.1.0", "filesystem_export": export,
@@ -46,8 +47,20 @@ fn described(export: &str) -> Option<(Arc<wire::Target>, Figures)> {
         "backup_target_metadata": [],
     });
     let lock_proved_at = export.starts_with("https:").then(|| at(-3600));
-    let figures = Figures { size_bytes: Some(4_000_000), used_bytes: Some(1_000_000), lock_proved_at };
-    Some((Arc::new(serde_json::from_value(fields).expect("a target")), figures))
+    let sizes = Sizes {
+        by: "a".into(),
+        at: at(0),
+        used: Some("976.6 KB".to_owned()),
+        capacity: Some("3.8 MB".to_owned()),
+        used_bytes: Some(1_000_000),
+        size_bytes: Some(4_000_000),
+    };
+    Some(Described {
+        by: "a".into(),
+        target: Arc::new(serde_json::from_value(fields).expect("a target")),
+        sizes: Some(Arc::new(sizes)),
+        lock_proved_at,
+    })
 }
 
 /// The view of these nodes.
@@ -194,5 +207,87 @@ fn mass_outage_is_one_notice() {
     let long = Policy { interval: Duration::from_secs(300), ..ALL };
     assert!(view(fleet(&[0, 290, 590], 7), long).notice.is_some(), "their latest answers are spread over an interval");
     let never = vec![node("a", None, true), node("b", None, true)];
-    assert_eq!(view(never, ALL).notice, None, "they have not stopped");
+    assert_eq!(view(never, ALL).notice, None, "they have not been polled, or refuse the token");
+}
+
+#[test]
+fn restart_of_the_aggregator_does_not_end_a_mass_outage() {
+    let silent = |name| NodeSnapshot { silent_since_start: Some(at(100)), ..node(name, None, true) };
+    let answering = |name| with(node(name, Some(110), false), &[target("nas:/b", NodeTargetState::Available)]);
+    let nodes = vec![answering("a"), answering("b"), silent("c"), silent("d"), node("e", Some(120), true)];
+    let view = view(nodes, ALL);
+    let notice = view.notice.as_deref().expect("an outage");
+    assert!(notice.starts_with("3 of 5 nodes stopped answering within 120 s from "), "{notice}");
+    assert!(notice.contains(", or before the start of this aggregator. "), "{notice}");
+    let target = &view.targets[0];
+    let expected = NodeCounts { expected: 5, available: 2, unknown: 3, ..NodeCounts::default() };
+    assert_eq!((target.counts, target.status, view.is_complete), (expected, Status::Offline, false));
+}
+
+#[test]
+fn target_whose_probes_are_overdue_is_unknown() {
+    let nodes = vec![
+        with(node("a", Some(10), false), &[target("nas:/b", NodeTargetState::Available)]),
+        with(node("b", Some(10), false), &[target("nas:/b", NodeTargetState::Overdue)]),
+    ];
+    let view = view(nodes, ALL);
+    let target = &view.targets[0];
+    let expected = NodeCounts { expected: 2, available: 1, unknown: 1, ..NodeCounts::default() };
+    assert_eq!((target.counts, target.status), (expected, Status::Offline));
+    assert!(view.on_nodes(target).nth(1).is_some_and(|on_node| on_node.is_overdue()));
+}
+
+#[test]
+fn status_on_the_nodes_that_answer_is_known_during_an_outage() {
+    let (well, bad) = (NodeTargetState::Available, NodeTargetState::Offline);
+    let nodes = |state| {
+        let answering = |name| with(node(name, Some(10), false), &[target("nas:/b", state)]);
+        vec![
+            answering("a"),
+            answering("b"),
+            with(node("c", Some(1), true), &[target("nas:/b", well)]),
+            node("d", None, true),
+        ]
+    };
+    for expected_on in [ExpectedOn::All, ExpectedOn::Reporting] {
+        let policy = Policy { expected_on, ..ALL };
+        for (state, expected) in [(well, true), (bad, false)] {
+            let view = view(nodes(state), policy);
+            let target = &view.targets[0];
+            assert_eq!(
+                (target.status, target.is_available_on_answering),
+                (Status::Offline, Some(expected)),
+                "{policy:?}"
+            );
+        }
+    }
+    let silent = with(node("c", Some(1), true), &[target("nas:/b", well)]);
+    assert_eq!(view(vec![silent], ALL).targets[0].is_available_on_answering, None);
+}
+
+#[test]
+fn sizes_of_a_node_that_stopped_have_their_time() {
+    let shared_name = described("nas:/b").expect("described").sizes.expect("sizes").by.clone();
+    let described_by = |name: Arc<str>| {
+        move |export: &str| {
+            let found = described(export)?;
+            let sizes = Sizes { by: name.clone(), ..Sizes::clone(found.sizes.as_deref()?) };
+            Some(Described { by: name.clone(), sizes: Some(Arc::new(sizes)), ..found })
+        }
+    };
+    let on = |name: &Arc<str>, has_stopped| {
+        let node = NodeSnapshot { name: name.clone(), ..node("a", Some(10), has_stopped) };
+        with(node, &[target("nas:/b", NodeTargetState::Available)])
+    };
+    let other: Arc<str> = "b".into();
+    for (has_stopped, as_of) in [(false, None), (true, Some(at(0)))] {
+        let nodes = vec![on(&shared_name, has_stopped), on(&other, false)];
+        let view = FleetView::new(nodes, ALL, described_by(shared_name.clone()));
+        let target = &view.targets[0];
+        assert_eq!((target.sizes_node(), target.sizes_as_of()), (Some("a"), as_of));
+        assert_eq!(target.sizes_in_bytes(), (Some(1_000_000), Some(4_000_000)));
+        assert_eq!(target.is_described_where_available, !has_stopped);
+    }
+    let view = FleetView::new(vec![on(&shared_name, true)], ALL, described_by(shared_name));
+    assert_eq!(view.targets[0].sizes_in_bytes(), (None, None), "it is available nowhere");
 }
