@@ -41,7 +41,7 @@ pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TO
 pub use membership::{Aliases, Renames, ReplicaStatus};
 pub use memory::MemoryStore;
 pub use open::{file, open, open_copy};
-pub use replica::join::{JoinAction, JoinError, JoinPlan, PlannedTarget};
+pub use replica::join::{FormerRegistry, JoinAction, JoinError, JoinPlan, PlannedTarget};
 pub use replica::{ReplicaStore, join};
 pub use rules::Refusal;
 pub use shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};

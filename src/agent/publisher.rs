@@ -14,7 +14,7 @@ use super::status::TargetStatus;
 use super::transition_log::TransitionLog;
 use super::view::{TargetView, View};
 use crate::model::{PastFinding, Report, Status, TargetId, TargetSpec, Transition};
-use crate::registry::{Difference, RegisteredTarget};
+use crate::registry::{Difference, RegisteredTarget, Snapshot};
 
 /// Name of the `tracing` event of a target that became available.
 pub const AVAILABLE_EVENT: &str = "target_available";
@@ -59,7 +59,7 @@ impl ViewPublisher {
 
     /// Publishes changes of the registry in one view, so that no reader sees only a part of a commit. A
     /// target whose storage did not change keeps its status and report.
-    pub(super) fn publish_differences(&self, differences: &[Difference], mount_root: &Path) {
+    pub(super) fn publish_differences(&self, differences: &[Difference], snapshot: &Snapshot, mount_root: &Path) {
         let now = Timestamp::now();
         let mut positions = self.positions();
         // A copy, because many differences take longer than a reader may wait.
@@ -75,6 +75,12 @@ impl ViewPublisher {
                     view.targets.retain(|shown| shown.target.id != registered.target.id);
                 }
             }
+        }
+        let order = snapshot.targets().iter().map(|registered| registered.target.id);
+        if !view.targets.iter().map(|shown| shown.target.id).eq(order.clone()) {
+            // A target of another node may be older than one of this node.
+            let order: HashMap<TargetId, usize> = order.zip(0..).collect();
+            view.targets.sort_by_key(|shown| order.get(&shown.target.id).copied());
         }
         *positions = view.targets.iter().enumerate().map(|(at, shown)| (shown.target.id, at)).collect();
         self.view.send_replace(Arc::new(view));

@@ -59,7 +59,7 @@ impl Reconciler {
         }
         // The view changes before the tasks, because the report of a target that is not in the view would be lost.
         let mount_root = self.shared.settings.borrow().mounts.root.clone();
-        self.shared.views.publish_differences(&differences, &mount_root);
+        self.shared.views.publish_differences(&differences, snapshot, &mount_root);
         for difference in differences {
             match difference {
                 Difference::Added(registered) => {

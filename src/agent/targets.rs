@@ -13,7 +13,7 @@ use super::task::Mailbox;
 use super::view::TargetView;
 use crate::model::settings::DeclaredTarget;
 use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec, TargetType, Transition};
-use crate::registry::{Change, Refusal, RegistryError, TargetChange};
+use crate::registry::{Change, TargetChange};
 
 /// Longest wait for one requested probe, as a multiple of its `deadline`. Includes the waits for a free child process.
 /// A probe takes this long only if its workers break.
@@ -66,10 +66,15 @@ impl Agent {
             };
             match self.create_target(new).await {
                 Ok(_) => {}
-                Err(AgentError::Registry(RegistryError::Refused(Refusal::StorageTaken { other_id, .. }))) => {
-                    tracing::info!(target_id = %other_id, export, "another node created the declared target meanwhile");
+                Err(error) => {
+                    // Another node that shares the registry may have created it meanwhile.
+                    let snapshot = self.shared.registry.snapshot();
+                    let mut targets = snapshot.targets().iter().map(|registered| &registered.target);
+                    match targets.find(|other| other.spec.is_same_storage(spec)) {
+                        Some(existing) => self.apply_declared(existing, changes).await,
+                        None => tracing::error!(export, %error, "the declared target was not created"),
+                    }
                 }
-                Err(error) => tracing::error!(export, %error, "the declared target was not created"),
             }
         }
     }

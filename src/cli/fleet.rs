@@ -12,7 +12,7 @@ use super::terminal::{escape_invisible, print};
 use crate::config;
 use crate::etcd::{EtcdClient, EtcdSettings};
 use crate::model::settings::SharedRegistrySettings;
-use crate::registry::{EtcdRegistry, JoinAction, JoinPlan, SharedRegistry, join};
+use crate::registry::{EtcdRegistry, FormerRegistry, JoinAction, JoinPlan, SharedRegistry, join};
 use crate::sys::secret_file::read_secret;
 
 /// Subcommands of `fleet`.
@@ -23,9 +23,12 @@ pub enum Command {
         /// Show what would happen, and change nothing; the agent may run
         #[arg(long)]
         dry_run: bool,
-        /// Leave the registry that this node has joined before, if it is another one
+        /// Leave the registry that this node has joined before, if it is another one; its targets stay there
         #[arg(long)]
         leave: bool,
+        /// Add all targets of the registry that this node leaves to the new one, which replaces a lost one
+        #[arg(long, requires = "leave")]
+        take_targets: bool,
         /// Configuration file of the agent [default: /etc/targetwatch/config.toml if it exists]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -37,7 +40,12 @@ pub enum Command {
 /// # Errors
 /// When the configuration or one of the registries cannot be used.
 pub fn run(command: &Command) -> anyhow::Result<ExitState> {
-    let Command::Join { dry_run, leave, config } = command;
+    let Command::Join { dry_run, leave, take_targets, config } = command;
+    let former = match (leave, take_targets) {
+        (false, _) => FormerRegistry::Stay,
+        (true, false) => FormerRegistry::Leave,
+        (true, true) => FormerRegistry::LeaveWithTargets,
+    };
     let url = config::load(config.as_deref())?.registry_url;
     let settings = url
         .shared()
@@ -45,9 +53,9 @@ pub fn run(command: &Command) -> anyhow::Result<ExitState> {
     let plan = runtime::block_on(async {
         let shared = connect(settings).await?;
         let joined = if *dry_run {
-            join::plan(url.file(), &*shared, *leave).await
+            join::plan(url.file(), &*shared, former).await
         } else {
-            join::apply(url.file(), &*shared, *leave).await
+            join::apply(url.file(), &*shared, former).await
         };
         anyhow::Ok(joined?)
     })??;
@@ -81,6 +89,7 @@ fn text(plan: &JoinPlan, url: &str, is_dry_run: bool) -> String {
             JoinAction::None => "is there already".to_owned(),
             JoinAction::Added => "moves there".to_owned(),
             JoinAction::Renamed(id) => format!("gets the id {id}, and the API still answers to {}", planned.id),
+            JoinAction::Left => "stays in the registry that this node leaves, and is removed from this node".to_owned(),
             JoinAction::Conflict(problem) => format!("cannot be moved: {problem}"),
         };
         lines.push(format!("{} {}: {action}", planned.id, escape_invisible(&planned.export)));

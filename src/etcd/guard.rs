@@ -44,7 +44,8 @@ impl StaleGuard {
         let now = Instant::now();
         match self.cluster {
             Some((id, seen)) if id != header.cluster_id => {
-                if seen.elapsed() < CLUSTER_CHANGE_AFTER {
+                // A member of another cluster that was cut off proves nothing.
+                if kind != AnswerKind::Quorum || seen.elapsed() < CLUSTER_CHANGE_AFTER {
                     return Err(EtcdError::Stale(format!(
                         "member {:x} belongs to cluster {:x}, expected {id:x}. Check the hosts of [registry] url",
                         header.member_id, header.cluster_id
@@ -116,7 +117,10 @@ mod tests {
         guard.check(&sent, &header(2, 20, 3), AnswerKind::Quorum).expect_err("another cluster");
         tokio::time::advance(CLUSTER_CHANGE_AFTER).await;
         let sent = guard;
+        guard.check(&sent, &header(2, 2, 1), AnswerKind::Local).expect_err("one member");
+        guard.check(&sent, &header(2, 2, 1), AnswerKind::Forwarded).expect_err("the header of one member");
         guard.check(&sent, &header(2, 2, 1), AnswerKind::Quorum).expect("the cluster was set up anew");
+        guard.check(&guard.clone(), &header(2, 2, 1), AnswerKind::Local).expect("a member of the new cluster");
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,8 @@
 
 mod consistency;
 mod document;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +40,7 @@ use crate::etcd::{
     Compare, EtcdError, EtcdRevision, KeyRange, KeyValue, KeyValueStore, RangeRequest, Txn, TxnAnswer, TxnOperation,
     TxnResult,
 };
-use crate::model::{Target, TargetId};
+use crate::model::{Target, TargetId, TargetType};
 
 /// Largest number of keys that one request reads.
 const PAGE: u32 = 500;
@@ -142,7 +144,7 @@ impl EtcdRegistry {
         Ok(RegistryState { version, min_writer: schema.min_writer, revision: answer.header.revision })
     }
 
-    /// Reads all keys below this name at one revision, oldest first. There may be at most `max`.
+    /// Reads all keys below this name at one revision. There may be at most `max`.
     async fn entries(&self, name: &str, revision: EtcdRevision, max: usize) -> Result<Vec<KeyValue>, ReadError> {
         let prefix = self.key(name);
         let KeyRange { mut start, end } = KeyRange::prefix(prefix.clone());
@@ -171,7 +173,6 @@ impl EtcdRegistry {
                 break;
             }
         }
-        found.sort_by(|one, other| (one.create_revision, &one.key).cmp(&(other.create_revision, &other.key)));
         Ok(found)
     }
 
@@ -191,10 +192,12 @@ impl EtcdRegistry {
         let decoded = targets.iter().map(|entry| {
             let target = document::decode_target(&entry.value).map_err(|error| invalid(entry, &error))?;
             self.verify_key(entry, &self.target_key(target.id))?;
-            let types = types_of.remove(&target.id).unwrap_or_default().into();
-            Ok(RegisteredTarget { target: target.into(), types })
+            let mut types: Vec<Arc<TargetType>> = types_of.remove(&target.id).unwrap_or_default();
+            types.sort_by_key(|kept| (kept.created_at, kept.id));
+            Ok(RegisteredTarget { target: target.into(), types: types.into() })
         });
-        let targets = decoded.collect::<Result<Vec<_>, Unavailable>>()?;
+        let mut targets = decoded.collect::<Result<Vec<_>, Unavailable>>()?;
+        targets.sort_by_key(|registered| (registered.target.created_at, registered.target.id));
         let text = |entry: &KeyValue| String::from_utf8_lossy(&entry.value).into_owned();
         let index = consistency::Index {
             exports: exports.iter().map(text).collect(),
@@ -237,7 +240,17 @@ impl EtcdRegistry {
         let state_reads = reads.len();
         reads.extend(keys.iter().map(|key| TxnOperation::get(key.clone())));
         let answer = self.store.commit(&Txn { success: reads, ..Txn::default() }).await.map_err(unavailable)?;
-        let state = self.state(&answer)?;
+        self.verify_writer(&answer, expected)?;
+        let entries = answer.results.into_iter().skip(state_reads).flat_map(|result| match result {
+            TxnResult::Range(entries) => entries,
+            TxnResult::Put | TxnResult::Deleted(_) => Vec::new(),
+        });
+        Ok(entries.map(|entry| (entry.key, entry.value)).collect())
+    }
+
+    /// Checks that the registry is at the expected version, and that this agent knows how to change it.
+    fn verify_writer(&self, answer: &TxnAnswer, expected: SharedVersion) -> Result<(), SharedCommitError> {
+        let state = self.state(answer)?;
         if state.version != expected {
             return Err(SharedCommitError::Conflict);
         }
@@ -248,11 +261,17 @@ impl EtcdRegistry {
             );
             return Err(Unavailable(text).into());
         }
-        let entries = answer.results.into_iter().skip(state_reads).flat_map(|result| match result {
-            TxnResult::Range(entries) => entries,
-            TxnResult::Put | TxnResult::Deleted(_) => Vec::new(),
-        });
-        Ok(entries.map(|entry| (entry.key, entry.value)).collect())
+        Ok(())
+    }
+
+    /// Checks that a quorum has the expected version and would accept a write of this agent.
+    async fn verify_writable(&self, expected: SharedVersion) -> Result<(), SharedCommitError> {
+        let key = self.generation_key();
+        // A key that is absent has no value, so nothing is written. etcd checks space and rights for both branches.
+        let compares = vec![Compare::absent(key.clone()), Compare::value(key.clone(), "")];
+        let txn = Txn { compares, success: vec![TxnOperation::put(key, "")], failure: self.state_reads(false) };
+        let answer = self.store.commit(&txn).await.map_err(unavailable)?;
+        self.verify_writer(&answer, expected)
     }
 
     /// Operations of these writes, each key at most once, and the conditions for them.
@@ -435,6 +454,13 @@ impl SharedRegistry for EtcdRegistry {
         before: &Snapshot,
         writes: &[Write],
     ) -> Result<SharedVersion, SharedCommitError> {
+        let too_late = |_| too_late("read for the change", PREPARE_TIMEOUT);
+        if writes.is_empty() {
+            return timeout(PREPARE_TIMEOUT, self.verify_writable(expected))
+                .await
+                .map_err(too_late)?
+                .map(|()| expected);
+        }
         let keys: Vec<String> = writes
             .iter()
             .filter_map(|write| match write {
@@ -448,12 +474,7 @@ impl SharedRegistry for EtcdRegistry {
         if keys.len() + 3 > OPERATIONS_MAX {
             return Err(too_many().into());
         }
-        let stored = timeout(PREPARE_TIMEOUT, self.stored(expected, &keys)).await;
-        let stored = stored.map_err(|_| too_late("read for the change", PREPARE_TIMEOUT))??;
-        if writes.is_empty() {
-            // A quorum confirmed the version, which is all that a commit of nothing verifies.
-            return Ok(expected);
-        }
+        let stored = timeout(PREPARE_TIMEOUT, self.stored(expected, &keys)).await.map_err(too_late)??;
         let after = before.apply(writes, before.revision().next());
         let (mut compares, mut success) = self.operations(before, &after, writes, &stored);
         let generation = new_generation();

@@ -1,8 +1,9 @@
 //! Targets and types for tests, here and in the agent.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Change, Refusal, RegisteredTarget, Registry, RegistryError, Snapshot, rules};
@@ -16,14 +17,21 @@ pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::new(second, 123_456_789).expect("a time")
 }
 
-/// A target with its first type. Neither is the default.
+/// A time in the first second that is later than those of all earlier calls.
+fn next_time() -> Timestamp {
+    static CALLS: AtomicI64 = AtomicI64::new(1);
+    at(1) + SignedDuration::from_micros(CALLS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A target with its first type, later than those before. Neither is the default.
 pub(crate) fn new_target(spec: TargetSpec) -> (Target, TargetType) {
+    let now = next_time();
     let target = Target {
         id: Uuid::new_v4(),
         mount_name: MountName::derive(&spec, PathKey::Path).expect("a short export"),
         is_default: false,
-        created_at: at(1),
-        updated_at: at(1),
+        created_at: now,
+        updated_at: now,
         version: "0.1.0".to_owned(),
         metadata: metadata(&[("owner", "Zoë \"the\" keeper\n")]),
         spec,
@@ -36,7 +44,7 @@ pub(crate) fn new_target(spec: TargetSpec) -> (Target, TargetType) {
         is_public: true,
         is_default: false,
         user_id: None,
-        created_at: at(1),
+        created_at: now,
         updated_at: None,
         version: "0.1.0".to_owned(),
         projects: Vec::new(),

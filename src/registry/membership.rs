@@ -36,8 +36,6 @@ pub struct Adoption {
     pub renames: Renames,
     /// The writes that make the content equal afterwards.
     pub writes: Vec<Write>,
-    /// The ids of all targets, in the order of the shared registry.
-    pub order: Vec<TargetId>,
 }
 
 /// State of a registry that uses a shared one.

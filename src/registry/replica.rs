@@ -99,7 +99,7 @@ enum CompareError {
     #[error("this node's copy cannot be stored: {0}")]
     Copy(#[from] StorageError),
     #[error(
-        "the registry there is {found}, and this node joined {joined}: another cloud uses the same prefix, or etcd was set up anew. Correct [registry] url. To join the other registry, stop the agent and run: targetwatch fleet join --leave"
+        "the registry there is {found}, and this node joined {joined}: another cloud uses the same prefix, or etcd was set up anew. Correct [registry] url. To join the other registry, stop the agent and run: targetwatch fleet join --leave --dry-run"
     )]
     AnotherCloud { found: CloudId, joined: CloudId },
 }

@@ -35,9 +35,15 @@ pub struct SharedVersion {
 pub struct SharedContent {
     /// The version.
     pub version: SharedVersion,
-    /// Every target with its types, both oldest first. The order is the same on all nodes.
+    /// Every target with its types, in the order of [`Snapshot::ordered_by_creation`].
     pub targets: Vec<RegisteredTarget>,
 }
+
+/// Largest number of writes that one commit can make in every engine. A change of the API makes a few.
+pub const COMMIT_WRITES_MAX: usize = 100;
+
+/// Largest size of the writes of one commit in every engine, as documents, in bytes.
+pub const COMMIT_BYTES_MAX: usize = 1 << 20;
 
 /// Why the shared registry cannot be used now. The text is for the operator, without a final period.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! A snapshot is immutable. The next one shares every unchanged entry with it, so a change copies
 //! pointers and not targets, and [`Snapshot::differences_from`] finds what changed by comparing them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::{Target, TargetId, TargetType, TargetTypeId};
@@ -128,21 +129,43 @@ impl Snapshot {
         next
     }
 
-    /// Returns what changed since an older snapshot of the same store. Targets keep their order, so one
-    /// pass over both snapshots is enough. Unchanged entries are the same allocation and are not read.
+    /// Returns the same content with targets and types ordered by their times of creation, and then by their ids. All
+    /// nodes that share a registry have this order, whatever they read first.
     #[must_use]
-    pub fn differences_from(&self, older: &Self) -> Vec<Difference> {
-        let mut differences = Vec::new();
-        let mut newer = self.targets.iter().peekable();
-        for before in &older.targets {
-            match newer.next_if(|after| Arc::ptr_eq(before, after) || before.target.id == after.target.id) {
-                None => differences.push(Difference::Removed(before.clone())),
-                Some(after) if Arc::ptr_eq(before, after) || before == after => {}
-                Some(after) => differences.push(Difference::Changed(after.clone())),
+    pub fn ordered_by_creation(mut self) -> Self {
+        for registered in &mut self.targets {
+            if !registered.types.is_sorted_by_key(|kept| (kept.created_at, kept.id)) {
+                let mut types = registered.types.to_vec();
+                types.sort_by_key(|kept| (kept.created_at, kept.id));
+                *registered = Arc::new(RegisteredTarget { target: registered.target.clone(), types: types.into() });
             }
         }
-        differences.extend(newer.cloned().map(Difference::Added));
-        differences
+        self.targets.sort_by_key(|registered| (registered.target.created_at, registered.target.id));
+        self
+    }
+
+    /// Returns what changed since an older snapshot of the same store: what was removed, then what is new or changed, in
+    /// the order of this snapshot. Entries that are the same allocation in both are not compared.
+    #[must_use]
+    pub fn differences_from(&self, older: &Self) -> Vec<Difference> {
+        let is_same = |(before, after): (&Arc<RegisteredTarget>, &Arc<RegisteredTarget>)| {
+            Arc::ptr_eq(before, after) || before.target.id == after.target.id
+        };
+        // Most changes leave most targets at their places.
+        let kept = older.targets.iter().zip(&self.targets).take_while(|pair| is_same(*pair)).count();
+        let mut moved: HashMap<TargetId, &Arc<RegisteredTarget>> =
+            older.targets[kept..].iter().map(|before| (before.target.id, before)).collect();
+        let mut changes = Vec::new();
+        for (at, after) in self.targets.iter().enumerate() {
+            let before = if at < kept { Some(&older.targets[at]) } else { moved.remove(&after.target.id) };
+            match before {
+                None => changes.push(Difference::Added(after.clone())),
+                Some(before) if Arc::ptr_eq(before, after) || before == after => {}
+                Some(_) => changes.push(Difference::Changed(after.clone())),
+            }
+        }
+        let removed = older.targets[kept..].iter().filter(|before| moved.contains_key(&before.target.id));
+        removed.cloned().map(Difference::Removed).chain(changes).collect()
     }
 
     fn position(&self, id: TargetId) -> Option<usize> {

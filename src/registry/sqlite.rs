@@ -90,6 +90,16 @@ enum Role {
     Copy,
 }
 
+impl Role {
+    /// Returns the content in the order of the role: that of all nodes for a copy, or that of the commits.
+    fn ordered(self, snapshot: Snapshot) -> Snapshot {
+        match self {
+            Self::Single => snapshot,
+            Self::Copy => snapshot.ordered_by_creation(),
+        }
+    }
+}
+
 impl SqliteStore {
     /// Opens the store at `path`, or creates an empty one when there is no file. The file's directory
     /// is created when only that is missing. Waits for the disk: call it before the runtime serves
@@ -132,7 +142,7 @@ impl SqliteStore {
                 }
             })
             .map_err(cannot_start)?;
-        let snapshot = Arc::new(watch::Sender::new(Arc::new(Snapshot::new(targets))));
+        let snapshot = Arc::new(watch::Sender::new(Arc::new(role.ordered(Snapshot::new(targets)))));
         Ok(Self { jobs, identity, record: Arc::new(record), snapshot, cloud_id, aliases, role })
     }
 
@@ -274,7 +284,7 @@ impl Store for SqliteStore {
             }
             write(connection, &writes, role).map_err(StorageError::from)?;
             identity.verify_written()?;
-            let next = Arc::new(current.apply(&writes, expected.next()));
+            let next = Arc::new(role.ordered(current.apply(&writes, expected.next())));
             write_record(connection, &record, next.targets().len());
             snapshot.send_replace(next.clone());
             Ok(next)

@@ -73,8 +73,8 @@ pub enum CommitError {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Returns a receiver of the current snapshot. It is notified of every commit of any writer. A slow receiver skips
-    /// snapshots and never sees an older one again. Later snapshots keep the order of targets and types: new ones come
-    /// last.
+    /// snapshots and never sees an older one again. Later snapshots keep the order of targets and types. New ones come
+    /// last, except in a copy of a shared registry, which is ordered by the times of creation.
     fn watch(&self) -> watch::Receiver<Arc<Snapshot>>;
 
     /// Returns the current snapshot. Waits for nothing.

@@ -3,21 +3,14 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use secrecy::SecretString;
 use targetwatch::etcd::{
-    Compare, EtcdClient, EtcdError, EtcdRevision, EtcdSettings, KeyValueStore as _, LeaseId, RangeRequest, Txn,
-    TxnOperation, TxnResult,
+    Compare, EtcdError, EtcdRevision, KeyValueStore as _, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult,
 };
 
-use super::cluster::{EtcdCluster, HaProxy, client_of};
+use super::cluster::{EtcdCluster, HaProxy, client_of, login};
 
 fn put(key: &str, value: &str) -> Txn {
     Txn { success: vec![TxnOperation::put(key.to_owned(), value.to_owned())], ..Txn::default() }
-}
-
-async fn login(cluster: &EtcdCluster, user: &str, password: &str) -> EtcdClient {
-    let login = Some((user.to_owned(), SecretString::from(password)));
-    EtcdClient::new(EtcdSettings { endpoints: cluster.urls.clone(), ca_file: None, login }).await.expect("a client")
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use secrecy::SecretString;
 use targetwatch::etcd::{EtcdClient, EtcdSettings, KeyValueStore as _, RangeRequest};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -145,6 +146,12 @@ impl Drop for EtcdCluster {
 pub async fn client_of(urls: &[String]) -> Arc<EtcdClient> {
     let settings = EtcdSettings { endpoints: urls.to_vec(), ca_file: None, login: None };
     Arc::new(EtcdClient::new(settings).await.expect("a client"))
+}
+
+/// A client with a user.
+pub async fn login(cluster: &EtcdCluster, user: &str, password: &str) -> EtcdClient {
+    let login = Some((user.to_owned(), SecretString::from(password)));
+    EtcdClient::new(EtcdSettings { endpoints: cluster.urls.clone(), ca_file: None, login }).await.expect("a client")
 }
 
 /// haproxy before all members, which ends when it is dropped.

@@ -8,11 +8,11 @@ use targetwatch::model::{
     MountName, NfsExport, NfsTarget, PathKey, RegistryUrl, TARGETS_MAX, Target, TargetSpec, TargetType,
 };
 use targetwatch::registry::{
-    EtcdRegistry, SharedCommitError, SharedContent, SharedRegistry as _, Snapshot, Write, join,
+    Change, EtcdRegistry, FormerRegistry, SharedCommitError, SharedContent, SharedRegistry as _, Snapshot, Write, join,
 };
 use uuid::Uuid;
 
-use super::cluster::{EtcdCluster, client_of};
+use super::cluster::{EtcdCluster, client_of, login};
 use super::proxy::{Loss, LossyProxy};
 
 const PREFIX: &str = "/targetwatch/test";
@@ -86,6 +86,7 @@ async fn commits_of_two_nodes_are_ordered_and_content_is_complete() {
     let after = other.commit(content.version, &before, &create(rest)).await.expect("committed");
     content = one.read().await.expect("read");
     assert_eq!(content.version, after);
+    let expected = expected.ordered_by_creation();
     assert_eq!(Snapshot::new(content.targets.clone()).targets(), expected.targets(), "oldest first");
 
     // A field of a later version stays.
@@ -216,6 +217,75 @@ async fn registry_with_more_keys_than_the_limits_is_refused() {
 }
 
 #[tokio::test]
+async fn commit_of_nothing_finds_a_full_database_and_a_missing_right() {
+    let cluster = EtcdCluster::start(1, &["--quota-backend-bytes=2000000"]).await;
+    let client = cluster.client().await;
+    let registry = EtcdRegistry::new(client.clone(), PREFIX);
+    registry.cloud_id().await.expect("created");
+    let version = registry.version().await.expect("answered");
+    let check = async |registry: &EtcdRegistry| registry.commit(version, &Snapshot::default(), &[]).await;
+    let before = client.range(&RangeRequest::prefix("/")).await.expect("answered");
+    assert_eq!(check(&registry).await, Ok(version));
+    let after = client.range(&RangeRequest::prefix("/")).await.expect("answered");
+    assert_eq!((after.header.revision, after.entries), (before.header.revision, before.entries), "nothing is written");
+
+    let large = "x".repeat(1 << 20);
+    let fill =
+        |n: u32| Txn { success: vec![TxnOperation::put(format!("/large/{n}"), large.clone())], ..Txn::default() };
+    let mut writes = 0;
+    while client.commit(&fill(writes)).await.is_ok() {
+        writes += 1;
+        assert!(writes < 8, "no alarm");
+    }
+    let full = check(&registry).await.expect_err("no space").to_string();
+    assert!(full.contains("NOSPACE"), "{full}");
+    cluster.etcdctl(0, &["del", "--prefix", "/large"]);
+    let newest = client.range(&RangeRequest::key("/a")).await.expect("answered").header.revision;
+    cluster.etcdctl(0, &["compaction", &newest.to_string()]);
+    cluster.etcdctl(0, &["defrag"]);
+    cluster.etcdctl(0, &["alarm", "disarm"]);
+    assert_eq!(check(&registry).await, Ok(version), "after the alarm is disarmed");
+
+    for arguments in [
+        &["user", "add", "root:r"][..],
+        &["user", "add", "reader:secret"],
+        &["role", "add", "readers"],
+        &["role", "grant-permission", "readers", "read", "--prefix=true", PREFIX],
+        &["user", "grant-role", "reader", "readers"],
+        &["auth", "enable"],
+    ] {
+        cluster.etcdctl(0, arguments);
+    }
+    let reader = EtcdRegistry::new(Arc::new(login(&cluster, "reader", "secret").await), PREFIX);
+    assert_eq!(reader.latest_version().await, Ok(version));
+    let denied = check(&reader).await.expect_err("read only").to_string();
+    assert!(denied.contains("access to a key"), "{denied}");
+}
+
+#[tokio::test]
+async fn target_with_many_types_joins_and_has_the_same_order_everywhere() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let shared = EtcdRegistry::new(cluster.client().await, PREFIX);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("registry.db");
+    let single = targetwatch::registry::open(&RegistryUrl::Sqlite(path.clone())).expect("created");
+    let (target, first_type) = new_target("nas:/a");
+    let (id, first) = (target.id, first_type.clone());
+    let create = Change::CreateTarget { target: target.into(), first_type, declines_default: false };
+    single.change(&create).await.expect("created");
+    for n in 1..300 {
+        let new = TargetType { id: Uuid::new_v4(), target_id: id, name: format!("type {n}"), ..first.clone() };
+        single.change(&Change::CreateType(new)).await.expect("created");
+    }
+    let names = |types: &[Arc<TargetType>]| types.iter().map(|kept| kept.name.clone()).collect::<Vec<_>>();
+    let expected = names(&single.snapshot().targets()[0].types);
+    single.close().await;
+    join::apply(&path, &shared, FormerRegistry::Stay).await.expect("joined");
+    let content = shared.read().await.expect("read");
+    assert_eq!(names(&content.targets[0].types), expected);
+}
+
+#[tokio::test]
 async fn dry_run_of_a_join_creates_no_registry() {
     let cluster = EtcdCluster::start(1, &[]).await;
     let client = cluster.client().await;
@@ -223,10 +293,10 @@ async fn dry_run_of_a_join_creates_no_registry() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("registry.db");
     targetwatch::registry::open(&RegistryUrl::Sqlite(path.clone())).expect("created").close().await;
-    let error = join::plan(&path, &shared, false).await.expect_err("no registry").to_string();
+    let error = join::plan(&path, &shared, FormerRegistry::Stay).await.expect_err("no registry").to_string();
     assert!(error.contains("there is no registry"), "{error}");
     assert_eq!(client.range(&RangeRequest::prefix("/")).await.expect("answered").entries, []);
-    let joined = join::apply(&path, &shared, false).await.expect("joined");
-    let repeated = join::plan(&path, &shared, false).await.expect("planned");
+    let joined = join::apply(&path, &shared, FormerRegistry::Stay).await.expect("joined");
+    let repeated = join::plan(&path, &shared, FormerRegistry::Stay).await.expect("planned");
     assert!(repeated.is_joined_already && repeated.cloud_id == joined.cloud_id);
 }

@@ -130,6 +130,22 @@ async fn given_fields_of_a_declared_target_are_applied_to_an_existing_one() {
 }
 
 #[tokio::test]
+async fn declared_target_that_another_node_created_meanwhile_is_used() {
+    let store = Arc::new(MemoryStore::default());
+    let agent = agent(&store);
+    commit(&store, writes(nfs("127.0.0.1:/a"))).await;
+    assert!(agent.view().targets.is_empty(), "the agent has not seen it yet");
+    let changes = SpecFields { nfs_mount_opts: Some("soft,timeo=100".to_owned()), ..SpecFields::default() };
+    let spec = nfs("127.0.0.1:/a").0.spec;
+    let declared = DeclaredTarget { spec, changes, type_name: None, is_default: None, metadata: BTreeMap::new() };
+    agent.declare_targets(&[declared]).await;
+    let snapshot = store.snapshot();
+    let [registered] = snapshot.targets() else { panic!("one target") };
+    let TargetSpec::Nfs(NfsTarget { options, .. }) = &registered.target.spec else { panic!("an NFS target") };
+    assert_eq!(options.as_ref().map(NfsOptions::as_str), Some("soft,timeo=100"));
+}
+
+#[tokio::test]
 async fn older_snapshot_does_not_replace_a_later_one() {
     let store = Arc::new(MemoryStore::default());
     let agent = agent(&store);

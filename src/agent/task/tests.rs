@@ -20,7 +20,7 @@ pub(in crate::agent) fn shared(store: Arc<dyn Store>, targets: Vec<Target>) -> A
         tokio::sync::mpsc::channel(1).0,
     );
     let snapshot = snapshot_of(targets.into_iter().map(|target| (target, nfs("nas:/a").1)));
-    shared.views.publish_differences(&snapshot.differences_from(&Snapshot::default()), "/mounts".as_ref());
+    shared.views.publish_differences(&snapshot.differences_from(&Snapshot::default()), &snapshot, "/mounts".as_ref());
     Arc::new(shared)
 }
 

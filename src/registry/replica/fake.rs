@@ -13,6 +13,8 @@ use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 pub(in crate::registry) enum SharedFault {
     /// No request is answered.
     Down,
+    /// No request is answered after this number of commits.
+    DownAfter(u32),
     /// The answer to the next commit does not arrive, although it is made.
     LostAnswer,
     /// The next commit does not arrive.
@@ -137,13 +139,19 @@ impl SharedRegistry for FakeSharedRegistry {
         if content.version() != expected {
             return Err(SharedCommitError::Conflict);
         }
+        let before = before.clone().ordered_by_creation();
         assert_eq!(before.targets(), content.snapshot.targets(), "decided for another content");
         let fault = content.fault;
         if !writes.is_empty() && fault != Some(SharedFault::LostRequest) {
             content.generation += 1;
-            content.snapshot = content.snapshot.apply(writes, content.snapshot.revision().next());
+            let next = content.snapshot.apply(writes, content.snapshot.revision().next());
+            content.snapshot = next.ordered_by_creation();
         }
         match fault {
+            Some(SharedFault::DownAfter(commits)) => {
+                content.fault = Some(if commits > 1 { SharedFault::DownAfter(commits - 1) } else { SharedFault::Down });
+                Ok(content.version())
+            }
             Some(SharedFault::LostAnswer | SharedFault::LostRequest) => {
                 content.fault = None;
                 Err(SharedCommitError::Uncertain("no answer".to_owned()))

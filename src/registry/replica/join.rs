@@ -1,24 +1,40 @@
 //! Moving the targets of a single node into a shared registry.
 //!
 //! [`plan`] decides without changing anything. A target whose storage is registered there gets the id from there, and
-//! its former id becomes an alias. [`apply`] moves one target after another. It can be repeated after a failure, because
-//! a target that was moved is recognized by its id.
+//! its former id becomes an alias. [`apply`] moves one target after another. A target with many types needs several
+//! commits: the first one has the target and its first types, and the others add types. The command can be repeated after
+//! a failure, because what was moved is recognized by its id.
+//!
+//! A node that has joined another registry has a copy of all its targets. They belong to the other nodes too, so they are
+//! moved only on request ([`FormerRegistry`]).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::difference;
 use crate::model::{Target, TargetId, TargetType};
-use crate::registry::change::{Change, TypeChange};
+use crate::registry::change::Change;
 use crate::registry::error::OpenError;
 use crate::registry::membership::{Adoption, Renames};
 use crate::registry::rules;
-use crate::registry::shared::{CloudId, SharedCommitError, SharedRegistry, Unavailable};
+use crate::registry::shared::{
+    COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, CloudId, SharedCommitError, SharedRegistry, Unavailable,
+};
 use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 use crate::registry::sqlite::{SqliteStore, read_copy};
 use crate::registry::store::{StorageError, Store as _};
+
+/// What joining does if the node has joined another registry before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormerRegistry {
+    /// It refuses to join.
+    Stay,
+    /// The node leaves it. Its targets stay there, and the node removes those that the new registry does not have.
+    Leave,
+    /// The node leaves it, and adds its targets to the new registry. So the registry of a lost etcd is made again.
+    LeaveWithTargets,
+}
 
 /// What joining does with the targets of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +65,7 @@ pub struct PlannedTarget {
     pub export: String,
     /// What happens to it.
     pub action: JoinAction,
-    writes: Vec<Write>,
+    commits: Vec<Vec<Write>>,
 }
 
 /// What joining does with a target.
@@ -61,6 +77,8 @@ pub enum JoinAction {
     Added,
     /// The shared registry has the same storage with this id. The node's id becomes an alias.
     Renamed(TargetId),
+    /// It stays in the registry that the node leaves, and the node removes it.
+    Left,
     /// It contradicts a target or a type of the shared registry.
     Conflict(String),
 }
@@ -82,7 +100,7 @@ pub enum JoinError {
     Commit(#[from] SharedCommitError),
     /// The node has joined another registry.
     #[error(
-        "this node has joined the registry {joined}, and the one at [registry] url is {found}. Correct the URL, or leave the former registry with --leave"
+        "this node has joined the registry {joined}, and the one at [registry] url is {found}. Correct the URL, or leave the former registry and its targets with --leave"
     )]
     AnotherCloud {
         /// The registry that the node has joined.
@@ -98,20 +116,19 @@ pub enum JoinError {
 }
 
 /// Decides what joining would do with the registry at `path`. Writes nothing, so there must be a shared registry. An agent
-/// may run. `leave` allows that the node has joined
-/// another registry.
+/// may run.
 ///
 /// # Errors
 /// [`JoinError`].
-pub async fn plan(path: &Path, shared: &dyn SharedRegistry, leave: bool) -> Result<JoinPlan, JoinError> {
+pub async fn plan(path: &Path, shared: &dyn SharedRegistry, former: FormerRegistry) -> Result<JoinPlan, JoinError> {
     let (copy, joined) = read_copy(path)?;
     let content = shared.read().await?;
-    verify_cloud(joined.filter(|_| !leave), content.version.cloud_id)?;
     let cloud_id = content.version.cloud_id;
+    let takes_targets = takes_targets(joined, cloud_id, former)?;
     Ok(if joined == Some(cloud_id) {
         JoinPlan::joined_already(cloud_id)
     } else {
-        plan_for(&copy, cloud_id, &Snapshot::new(content.targets))
+        plan_for(&copy, cloud_id, &Snapshot::new(content.targets), takes_targets)
     })
 }
 
@@ -119,37 +136,41 @@ pub async fn plan(path: &Path, shared: &dyn SharedRegistry, leave: bool) -> Resu
 ///
 /// # Errors
 /// [`JoinError`], after which the command can be repeated.
-pub async fn apply(path: &Path, shared: &dyn SharedRegistry, leave: bool) -> Result<JoinPlan, JoinError> {
+pub async fn apply(path: &Path, shared: &dyn SharedRegistry, former: FormerRegistry) -> Result<JoinPlan, JoinError> {
     // Holds the lock of the registry until the end.
     let copy = SqliteStore::open_copy(path)?;
-    let joined = apply_to(&copy, shared, leave).await;
+    let joined = apply_to(&copy, shared, former).await;
     copy.close().await;
     joined
 }
 
-async fn apply_to(copy: &SqliteStore, shared: &dyn SharedRegistry, leave: bool) -> Result<JoinPlan, JoinError> {
+async fn apply_to(
+    copy: &SqliteStore,
+    shared: &dyn SharedRegistry,
+    former: FormerRegistry,
+) -> Result<JoinPlan, JoinError> {
     let joined = copy.cloud_id();
-    if joined.is_none() || leave {
+    if joined.is_none() || former != FormerRegistry::Stay {
         // Creates the registry if there is none.
         shared.cloud_id().await?;
     }
     let content = shared.read().await?;
-    verify_cloud(joined.filter(|_| !leave), content.version.cloud_id)?;
     let mut version = content.version;
+    let takes_targets = takes_targets(joined, version.cloud_id, former)?;
     // The copy may have targets that the fleet has deleted since. The agent removes them when it compares.
     if joined == Some(version.cloud_id) {
         return Ok(JoinPlan::joined_already(version.cloud_id));
     }
     let mut snapshot = Snapshot::new(content.targets);
-    let plan = plan_for(&copy.snapshot(), version.cloud_id, &snapshot);
+    let plan = plan_for(&copy.snapshot(), version.cloud_id, &snapshot, takes_targets);
     let conflicts = plan.targets.iter().filter(|planned| matches!(planned.action, JoinAction::Conflict(_)));
     let conflicts: Vec<&str> = conflicts.map(|planned| planned.export.as_str()).collect();
     if !conflicts.is_empty() {
         return Err(JoinError::Conflicts(conflicts.join(", ")));
     }
-    for planned in plan.targets.iter().filter(|planned| !planned.writes.is_empty()) {
-        version = shared.commit(version, &snapshot, &planned.writes).await?;
-        snapshot = snapshot.apply(&planned.writes, snapshot.revision().next());
+    for writes in plan.targets.iter().flat_map(|planned| &planned.commits) {
+        version = shared.commit(version, &snapshot, writes).await?;
+        snapshot = snapshot.apply(writes, snapshot.revision().next());
     }
     let shared_targets: Vec<_> =
         snapshot.targets().iter().map(|registered| RegisteredTarget::clone(registered)).collect();
@@ -157,7 +178,6 @@ async fn apply_to(copy: &SqliteStore, shared: &dyn SharedRegistry, leave: bool) 
         cloud_id: plan.cloud_id,
         writes: difference::writes(&renamed(&copy.snapshot(), &plan.renames), &shared_targets),
         renames: plan.renames.clone(),
-        order: shared_targets.iter().map(|registered| registered.target.id).collect(),
     })
     .await?;
     Ok(plan)
@@ -180,31 +200,32 @@ fn renamed(node: &Snapshot, renames: &Renames) -> Snapshot {
     Snapshot::new(targets.collect())
 }
 
-fn verify_cloud(joined: Option<CloudId>, found: CloudId) -> Result<(), JoinError> {
-    match joined {
-        Some(joined) if joined != found => Err(JoinError::AnotherCloud { joined, found }),
-        _ => Ok(()),
+/// Whether the targets of the node are added to the registry with this id.
+fn takes_targets(joined: Option<CloudId>, found: CloudId, former: FormerRegistry) -> Result<bool, JoinError> {
+    match (joined, former) {
+        (Some(joined), FormerRegistry::Stay) if joined != found => Err(JoinError::AnotherCloud { joined, found }),
+        (Some(_), FormerRegistry::Leave) => Ok(false),
+        _ => Ok(true),
     }
 }
 
-fn plan_for(node: &Snapshot, cloud_id: CloudId, shared: &Snapshot) -> JoinPlan {
+fn plan_for(node: &Snapshot, cloud_id: CloudId, shared: &Snapshot, takes_targets: bool) -> JoinPlan {
     let mut renames = Renames::default();
     let mut now = shared.clone();
     let mut targets = Vec::new();
     for registered in node.targets() {
         let target = &registered.target;
-        let mut steps = Steps { snapshot: now.clone(), writes: Vec::new(), renames: Renames::default() };
-        let decided = steps.decide(registered);
-        let (action, writes) = match decided {
+        let mut steps = Steps::new(now.clone(), takes_targets);
+        let (action, commits) = match steps.decide(registered) {
             Ok(action) => {
                 now = steps.snapshot;
                 renames.targets.extend(steps.renames.targets);
                 renames.types.extend(steps.renames.types);
-                (action, steps.writes)
+                (action, steps.commits)
             }
             Err(problem) => (JoinAction::Conflict(problem), Vec::new()),
         };
-        targets.push(PlannedTarget { id: target.id, export: target.spec.export(), action, writes });
+        targets.push(PlannedTarget { id: target.id, export: target.spec.export(), action, commits });
     }
     let is_here = |id: TargetId| node.target(id).is_some() || renames.targets.iter().any(|(_, renamed)| *renamed == id);
     let received = shared.targets().iter().filter(|registered| !is_here(registered.target.id)).count();
@@ -213,33 +234,41 @@ fn plan_for(node: &Snapshot, cloud_id: CloudId, shared: &Snapshot) -> JoinPlan {
 
 /// The decision about one target.
 struct Steps {
-    /// The shared registry after the writes.
+    /// The shared registry after the commits.
     snapshot: Snapshot,
-    writes: Vec<Write>,
+    /// Whether what the shared registry does not have is added to it.
+    takes_targets: bool,
+    commits: Vec<Vec<Write>>,
     renames: Renames,
 }
 
 impl Steps {
+    fn new(snapshot: Snapshot, takes_targets: bool) -> Self {
+        Self { snapshot, takes_targets, commits: Vec::new(), renames: Renames::default() }
+    }
+
     fn decide(&mut self, registered: &Arc<RegisteredTarget>) -> Result<JoinAction, String> {
         let target = &registered.target;
         let is_same = |other: &&Arc<RegisteredTarget>| other.target.spec.is_same_storage(&target.spec);
         let known = self.snapshot.target(target.id).or_else(|| self.snapshot.targets().iter().find(is_same)).cloned();
         let Some(known) = known else {
-            self.add(registered)?;
-            return Ok(JoinAction::Added);
+            return if self.takes_targets { self.add(registered) } else { Ok(JoinAction::Left) };
         };
         let id = known.target.id;
         if !known.target.spec.is_same_storage(&target.spec) {
             return Err(format!("backup target {id} is {} in the registry of the fleet", known.target.spec.export()));
         }
         if known.target.mount_name != target.mount_name {
+            if !self.takes_targets {
+                return Ok(JoinAction::Left);
+            }
             return Err(format!(
                 "its directory {} would become {}, and backup images contain the path. Delete it on this node once nothing uses it",
                 target.mount_name, known.target.mount_name
             ));
         }
         for kept in registered.types.iter() {
-            self.add_type(kept, &known)?;
+            self.add_type(kept, target.id, &known)?;
         }
         if id == target.id {
             return Ok(JoinAction::None);
@@ -249,47 +278,74 @@ impl Steps {
     }
 
     /// Adds a target with its types. It stays the default if there is none.
-    fn add(&mut self, registered: &RegisteredTarget) -> Result<(), String> {
+    fn add(&mut self, registered: &RegisteredTarget) -> Result<JoinAction, String> {
         let target = &registered.target;
         let becomes_default = target.is_default && self.snapshot.default_target().is_none();
-        let mut types = registered.types.iter().map(|kept| TargetType { is_default: false, ..TargetType::clone(kept) });
+        let mut types = registered.types.iter().map(|kept| {
+            let is_default = becomes_default && kept.is_default;
+            TargetType { is_default, ..TargetType::clone(kept) }
+        });
         let first_type = types.next().ok_or("it has no type")?;
-        let rest: Vec<TargetType> = types.collect();
         self.change(&Change::CreateTarget {
             target: Target { is_default: false, ..Target::clone(target) }.into(),
             first_type,
             declines_default: !becomes_default,
         })?;
-        for kept in rest {
-            self.change(&Change::CreateType(kept))?;
-        }
-        let default_type = registered.types.iter().find(|kept| kept.is_default);
-        if let Some(kept) = default_type.filter(|_| becomes_default) {
-            let change = TypeChange { is_default: Some(true), ..TypeChange::default() };
-            self.change(&Change::ModifyType { id: kept.id, change, now: Timestamp::now() })?;
-        }
-        Ok(())
+        types.try_for_each(|kept| self.change(&Change::CreateType(kept)))?;
+        Ok(JoinAction::Added)
     }
 
-    /// Adds a type of the node to a known target. A type of the same name gets the id from there.
-    fn add_type(&mut self, kept: &TargetType, known: &RegisteredTarget) -> Result<(), String> {
+    /// Adds a type of a target of the node to the known target. A type of the same name gets the id from there.
+    fn add_type(&mut self, kept: &TargetType, former_target: TargetId, known: &RegisteredTarget) -> Result<(), String> {
         let target_id = known.target.id;
         if self.snapshot.target_type(kept.id).is_some_and(|found| found.target_id == target_id) {
             return Ok(());
         }
-        match known.types.iter().find(|found| found.name == kept.name) {
-            Some(found) => {
-                self.renames.types.push((kept.id, found.id));
-                Ok(())
-            }
-            None => self.change(&Change::CreateType(TargetType { target_id, is_default: false, ..kept.clone() })),
+        if let Some(found) = known.types.iter().find(|found| found.name == kept.name) {
+            self.renames.types.push((kept.id, found.id));
+            return Ok(());
         }
+        if !self.takes_targets {
+            return Ok(());
+        }
+        // The same target is there if an earlier attempt was interrupted before it added all types.
+        let is_default = kept.is_default && known.target.is_default && target_id == former_target;
+        self.change(&Change::CreateType(TargetType { target_id, is_default, ..kept.clone() }))
     }
 
+    /// Adds the writes of a change, which are never in two commits.
     fn change(&mut self, change: &Change) -> Result<(), String> {
         let writes = rules::decide(&self.snapshot, change).map_err(|refusal| refusal.to_string())?;
         self.snapshot = self.snapshot.apply(&writes, self.snapshot.revision().next());
-        self.writes.extend(writes);
+        match self.commits.last_mut() {
+            Some(last) if is_small(last.iter().chain(&writes)) => last.extend(writes),
+            _ => self.commits.push(writes),
+        }
         Ok(())
+    }
+}
+
+/// Whether one commit can make these writes.
+fn is_small<'a>(writes: impl Iterator<Item = &'a Write> + Clone) -> bool {
+    writes.clone().count() <= COMMIT_WRITES_MAX && writes.map(size_max).sum::<usize>() <= COMMIT_BYTES_MAX
+}
+
+/// Upper limit of the size of the document of a write, in bytes. Half of it is for characters that are escaped.
+fn size_max(write: &Write) -> usize {
+    const FIELDS: usize = 1 << 10;
+    const PROJECT: usize = 400;
+    let metadata = |entries: &BTreeMap<String, String>| -> usize {
+        entries.iter().map(|(key, value)| 2 * (key.len() + value.len()) + 8).sum()
+    };
+    match write {
+        Write::PutTarget(target) => {
+            let export = target.spec.export().len() + target.mount_name.to_string().len();
+            FIELDS + 2 * (target.spec.option_bytes() + export) + metadata(&target.metadata)
+        }
+        Write::PutType(kept) => {
+            let texts = kept.name.len() + kept.description.as_ref().map_or(0, String::len);
+            FIELDS + 2 * texts + PROJECT * kept.projects.len() + metadata(&kept.metadata)
+        }
+        Write::DeleteTarget(_) | Write::DeleteType(_) => 0,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::refusal::Refusal;
 use super::{defaults, lookup};
@@ -12,6 +12,9 @@ use crate::model::{TargetType, TargetTypeId};
 use crate::registry::change::TypeChange;
 use crate::registry::limits::{ASSIGNMENTS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
 use crate::registry::snapshot::{Snapshot, Write};
+
+/// The smallest difference of two times that the API shows.
+const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
 /// Decides `Change::CreateType`.
 pub(super) fn create(snapshot: &Snapshot, new: &TargetType) -> Result<Vec<Write>, Refusal> {
@@ -22,6 +25,11 @@ pub(super) fn create(snapshot: &Snapshot, new: &TargetType) -> Result<Vec<Write>
     }
     let mut new = new.clone();
     remove_duplicate_projects(&mut new);
+    // Types are ordered by this time, and the first one names the target. The clocks of two nodes may differ.
+    let latest = registered.types.iter().map(|other| other.created_at).max();
+    if let Some(after) = latest.and_then(|latest| latest.checked_add(TIME_STEP).ok()) {
+        new.created_at = new.created_at.max(after);
+    }
     check_sizes(snapshot, None, &new)?;
     let mut writes = Vec::new();
     if new.is_default {

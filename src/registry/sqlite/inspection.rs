@@ -77,7 +77,7 @@ pub fn read_copy(path: &Path) -> Result<(Snapshot, Option<CloudId>), OpenError> 
     }
     let content = content_of(&connection, version).and_then(|(_, targets)| {
         let cloud_id = membership_rows::cloud_id(&connection)?;
-        Ok((Snapshot::new(targets), cloud_id))
+        Ok((Snapshot::new(targets).ordered_by_creation(), cloud_id))
     });
     content.map_err(|error| unreadable(path, &error))
 }

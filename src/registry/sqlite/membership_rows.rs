@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 use uuid::Uuid;
 
 use super::columns::parsed;
@@ -42,7 +42,7 @@ pub(super) fn clear(connection: &Connection) -> rusqlite::Result<()> {
 /// # Errors
 /// When the file cannot be written. Nothing is changed then.
 pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> rusqlite::Result<()> {
-    let Adoption { cloud_id, renames, writes, order } = adoption;
+    let Adoption { cloud_id, renames, writes } = adoption;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Checked at the end of the transaction. SQLite resets this pragma then.
     transaction.pragma_update(None, "defer_foreign_keys", true)?;
@@ -55,11 +55,6 @@ pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> rusqlit
         alias(&transaction, "target_id", former, id)?;
     }
     target_rows::write(&transaction, writes)?;
-    // Positions are unique, so all of them are negative for a moment.
-    for (number, id) in (1_i64..).zip(order) {
-        transaction.execute("UPDATE target SET position = ?2 WHERE id = ?1", params![id.to_string(), -number])?;
-    }
-    transaction.execute("UPDATE target SET position = -position", [])?;
     put_in(&transaction, Some(*cloud_id))?;
     Generation::increment(&transaction)?;
     transaction.commit()
