@@ -11,11 +11,14 @@ mod error;
 mod gateway;
 mod guard;
 mod key_value;
+mod maintenance;
+mod member_status;
 mod store;
 mod transaction;
 
 pub use client::{EtcdClient, EtcdSettings};
 pub use error::EtcdError;
 pub use key_value::{AnswerHeader, EtcdRevision, KeyRange, KeyValue, LeaseId, RangeAnswer, RangeRequest};
+pub use member_status::MemberStatus;
 pub use store::{GrantedLease, KeyValueStore};
 pub use transaction::{Compare, CompareCondition, Txn, TxnAnswer, TxnOperation, TxnResult};

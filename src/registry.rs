@@ -46,5 +46,5 @@ pub use replica::{ReplicaStore, join};
 pub use rules::Refusal;
 pub use shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
 pub use snapshot::{Difference, RegisteredTarget, Revision, Snapshot, Write};
-pub use sqlite::{accept_loss, backup, inspect, lock_path, own_mount, restore};
+pub use sqlite::{accept_loss, backup, inspect, lock_path, own_mount, read_copy, restore};
 pub use store::{CommitError, SharedChangeError, StorageError, Store};

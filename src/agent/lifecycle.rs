@@ -20,7 +20,7 @@ use super::view::View;
 use crate::driver::{Host, PoolStats};
 use crate::model::settings::AgentSettings;
 use crate::model::{TargetId, TargetTypeId};
-use crate::registry::{Change, Registry, Snapshot, WriteResult};
+use crate::registry::{Change, Registry, ReplicaStatus, Snapshot, WriteResult};
 
 /// Version of this agent, which new targets and types record.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -144,6 +144,12 @@ impl Agent {
             Ok(verdict) => verdict.err().map(|error| error.to_string()),
             Err(_) => Some(format!("its disk did not answer within {} s", REGISTRY_CHECK_MAX.as_secs())),
         }
+    }
+
+    /// Returns the state of the registry that all nodes share. `None` if this node has a registry of its own.
+    #[must_use]
+    pub fn shared_registry(&self) -> Option<ReplicaStatus> {
+        self.shared.registry.replica_status()
     }
 
     /// Applies new settings, and probes every target with them. Ignores a change of the mount roots, because the agent

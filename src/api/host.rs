@@ -25,7 +25,7 @@ pub(super) async fn versions() -> Json<wire::Versions> {
 ))]
 pub(super) async fn node(Shared(state): Shared<State>) -> Json<wire::Node> {
     let registry_problem = state.agent.registry_problem().await;
-    Json(wire::Node::new(&(state.node_facts)(), registry_problem))
+    Json(wire::Node::new(&(state.node_facts)(), registry_problem, state.agent.shared_registry()))
 }
 
 /// Whether the process is alive.

@@ -147,6 +147,7 @@ impl Metrics {
             keystone: self.auth.keystone_requests(),
             notifications: self.notifier.counts(),
             detail: self.detail,
+            shared_registry: self.agent.shared_registry(),
             agent: self.agent.clone(),
         }
     }

@@ -26,7 +26,7 @@ pub use extensible::{
 };
 pub use history::{History, Transition};
 pub use metadata::{MetadataEntry, MetadataPair};
-pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
+pub use node::{Agent, Health, Host, Memory, Node, Readiness, SharedRegistryState, StuckChild};
 pub use report::{Check, Finding, LockProof, Mount, Report};
 pub use target::{
     NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList, TargetUpdate,

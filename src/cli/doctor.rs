@@ -10,6 +10,7 @@ mod bounds;
 mod capabilities;
 mod clock;
 mod configuration;
+mod etcd;
 mod facts;
 mod files;
 mod key_manager;
@@ -113,6 +114,7 @@ async fn check_host(facts: &Arc<Facts>, output: &mut Output) {
     start(Check::Names, names::check(facts.clone()).boxed());
     start(Check::Keystone, keystone::check(facts.clone()).boxed());
     start(Check::KeyManager, key_manager::check(facts.clone()).boxed());
+    start(Check::Etcd, etcd::check(facts.clone()).boxed());
     while let Some((name, checked)) = running.next().await {
         output.add(name, checked);
     }

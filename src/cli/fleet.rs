@@ -64,18 +64,25 @@ pub fn run(command: &Command) -> anyhow::Result<ExitState> {
     Ok(if is_conflict { ExitState::Offline } else { ExitState::Available })
 }
 
-/// Returns the connection to the registry of the fleet. Sends nothing yet.
+/// Returns the connection to the registry of the fleet, as [`connect_client`].
 ///
 /// # Errors
 /// When a file of `[registry]` cannot be used.
 pub(super) async fn connect(settings: &SharedRegistrySettings) -> anyhow::Result<Arc<dyn SharedRegistry>> {
+    Ok(Arc::new(EtcdRegistry::new(connect_client(settings).await?, &settings.prefix)))
+}
+
+/// Returns the client of etcd. Sends nothing yet.
+///
+/// # Errors
+/// When a file of `[registry]` cannot be used.
+pub(super) async fn connect_client(settings: &SharedRegistrySettings) -> anyhow::Result<Arc<EtcdClient>> {
     let login = match &settings.login {
         Some((user, file)) => Some((user.clone(), read_secret(file).await.context("[registry] password_file")?)),
         None => None,
     };
     let (endpoints, ca_file) = (settings.endpoints.clone(), settings.ca_file.clone());
-    let client = EtcdClient::new(EtcdSettings { endpoints, ca_file, login }).await.context("[registry] ca_file")?;
-    Ok(Arc::new(EtcdRegistry::new(Arc::new(client), &settings.prefix)))
+    Ok(Arc::new(EtcdClient::new(EtcdSettings { endpoints, ca_file, login }).await.context("[registry] ca_file")?))
 }
 
 fn text(plan: &JoinPlan, url: &str, is_dry_run: bool) -> String {

@@ -226,6 +226,17 @@ impl EtcdClient {
         let request = request
             .body(Full::new(body.clone()))
             .map_err(|_| (EtcdError::Unreachable(format!("{url} is not a URL")), false))?;
+        self.send(at, request, deadline).await.map_err(|error| (error, false))
+    }
+
+    /// Sends a request to an endpoint, and returns the whole answer.
+    pub(super) async fn send(
+        &self,
+        at: usize,
+        request: Request<Full<Bytes>>,
+        deadline: Instant,
+    ) -> Result<(StatusCode, Bytes), EtcdError> {
+        let url = &self.settings.endpoints[at];
         let exchange = async {
             let answer = self.http.request(request).await.map_err(|error| {
                 let detail = format!("{url}: {}", innermost_cause(&error));
@@ -242,11 +253,16 @@ impl EtcdClient {
             Ok((head.status, body.to_bytes()))
         };
         let outcome = timeout_at(deadline, exchange).await;
-        outcome.unwrap_or_else(|_| Err(EtcdError::TimedOut(url.clone()))).map_err(|error| (error, false))
+        outcome.unwrap_or_else(|_| Err(EtcdError::TimedOut(url.clone())))
+    }
+
+    /// URLs of the endpoints.
+    pub(super) fn urls(&self) -> &[String] {
+        &self.settings.endpoints
     }
 
     /// Returns the token, after a login if there is none. `None`: no user is configured, or etcd needs none.
-    async fn token(&self, at: usize, deadline: Instant) -> Result<Option<Arc<HeaderValue>>, EtcdError> {
+    pub(super) async fn token(&self, at: usize, deadline: Instant) -> Result<Option<Arc<HeaderValue>>, EtcdError> {
         let Some((user, password)) = &self.settings.login else {
             return Ok(None);
         };

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::error::EtcdError;
 use super::key_value::{AnswerHeader, EtcdRevision, KeyRange, KeyValue, LeaseId, RangeAnswer, RangeRequest};
+use super::member_status::MemberStatus;
 use super::transaction::{Compare, CompareCondition, Txn, TxnAnswer, TxnOperation, TxnResult};
 
 /// Longest part of a message of a server that an error repeats, in characters.
@@ -253,6 +254,33 @@ pub(super) fn grant_answer(body: &[u8]) -> Result<(AnswerHeader, GrantJson), Etc
 pub(super) fn renewal_answer(body: &[u8]) -> Result<(AnswerHeader, i64), EtcdError> {
     let RenewalJson { result } = parsed(body)?;
     Ok((result.header.into(), result.ttl))
+}
+
+/// State of a member.
+#[derive(Deserialize)]
+struct StatusJson {
+    header: HeaderJson,
+    version: String,
+    #[serde(rename = "dbSize", default, deserialize_with = "number")]
+    database_bytes: i64,
+    /// Only of members from 3.6.
+    #[serde(rename = "dbSizeQuota", default, deserialize_with = "number")]
+    quota_bytes: i64,
+    #[serde(default)]
+    errors: Vec<String>,
+}
+
+/// Parses the state of a member.
+pub(super) fn member_status(body: &[u8]) -> Result<MemberStatus, EtcdError> {
+    let status: StatusJson = parsed(body)?;
+    let size = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
+    Ok(MemberStatus {
+        version: status.version,
+        revision: revision(status.header.revision),
+        database_bytes: size(status.database_bytes),
+        quota_bytes: Some(size(status.quota_bytes)).filter(|bytes| *bytes > 0),
+        problems: status.errors,
+    })
 }
 
 /// Parses an issued token.

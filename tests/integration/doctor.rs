@@ -16,7 +16,7 @@ const FAILED: i32 = 2;
 const UNKNOWN: i32 = 3;
 
 /// Every check, in the order of the output.
-const CHECKS: [&str; 12] = [
+const CHECKS: [&str; 13] = [
     "configuration",
     "files",
     "registry",
@@ -29,6 +29,7 @@ const CHECKS: [&str; 12] = [
     "names",
     "keystone",
     "key_manager",
+    "etcd",
 ];
 
 async fn config_check(workspace: &Workspace) -> CommandOutput {
@@ -160,6 +161,7 @@ async fn doctor_creates_nothing_when_agent_never_ran() {
     assert_result(&checks, "names", "skipped", &[]);
     assert_result(&checks, "keystone", "skipped", &[]);
     assert_result(&checks, "key_manager", "skipped", &[]);
+    assert_result(&checks, "etcd", "skipped", &[]);
     assert_eq!(files(&workspace), before, "nothing was created");
 }
 

@@ -15,7 +15,7 @@ use crate::model::report::ProbeVerdict;
 use crate::model::settings::MetricsDetail;
 use crate::model::{CheckName, Observed, Outcome, Status, TargetKind};
 use crate::notify::ReceiverCounts;
-use crate::registry::WriteResult;
+use crate::registry::{ReplicaStatus, WriteResult};
 use crate::sys::node::{self, AgentFacts};
 
 /// Returns the value of a family, or `None` if there is none.
@@ -49,6 +49,15 @@ static VALUES: &[(Family, Value)] = values! { &[];
             let since = sample.facts.stuck_children.iter().map(|child| child.since).min()?;
             Some(since.elapsed().as_secs_f64())
         };
+    gauge "targetwatch_shared_registry_joined":
+        "Whether this node has joined the registry that all nodes share. Absent without one.",
+        |sample| sample.shared_registry.as_ref().map(|shared| flag(shared.is_joined));
+    gauge "targetwatch_shared_registry_available":
+        "Whether the registry that all nodes share can be used. Absent without one.",
+        |sample| sample.shared_registry.as_ref().map(|shared| flag(shared.problem.is_none()));
+    gauge "targetwatch_shared_registry_compared_timestamp_seconds":
+        "When a quorum last confirmed the copy of the registry that all nodes share. Absent without one, and before the first time.",
+        |sample| sample.shared_registry.as_ref()?.compared_at.map(seconds_of);
     gauge "targetwatch_history_waiting": "History entries that wait to be written to the registry.",
         |sample| Some(number(sample.agent.history_counts().0 as u64));
     counter "targetwatch_history_dropped":
@@ -189,6 +198,7 @@ pub(super) struct AgentSample {
     pub(super) keystone: Vec<(&'static str, u64)>,
     pub(super) notifications: Vec<ReceiverCounts>,
     pub(super) detail: MetricsDetail,
+    pub(super) shared_registry: Option<ReplicaStatus>,
     pub(super) agent: Agent,
 }
 

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::timestamp::timestamp;
 use crate::agent::View;
+use crate::registry::ReplicaStatus;
 use crate::sys::NodeFacts;
 use crate::sys::node::{AgentFacts, HostFacts};
 
@@ -68,10 +69,25 @@ pub struct Agent {
     pub log_lines_dropped: u64,
     /// Why the registry cannot be changed now. `null` if it can.
     pub registry_problem: Option<String>,
+    /// The registry that all nodes share. `null` if this node has a registry of its own.
+    pub shared_registry: Option<SharedRegistryState>,
     /// Number of child processes.
     pub children: usize,
     /// Killed children that have not ended yet. Their targets are not touched until then.
     pub stuck_children: Vec<StuckChild>,
+}
+
+/// State of the registry that all nodes share, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SharedRegistryState {
+    /// Whether this node has joined it. Otherwise this node works with its own targets until `fleet join`.
+    pub is_joined: bool,
+    /// When a quorum last confirmed that the copy of this node is up to date. `null` before the first time since the start.
+    pub compared_at: Option<String>,
+    /// Why it cannot be used now. `null` if it can.
+    pub problem: Option<String>,
+    /// Time between two comparisons, in seconds.
+    pub compare_interval_seconds: u64,
 }
 
 /// A killed child that has not ended yet.
@@ -104,9 +120,15 @@ pub struct Readiness {
 }
 
 impl Node {
-    /// Returns the facts on the wire, with the problem of the registry, if there is one.
-    pub(in crate::api) fn new(facts: &NodeFacts, registry_problem: Option<String>) -> Self {
-        Self { host: Host::from(&facts.host), agent: Agent { registry_problem, ..Agent::from(&facts.agent) } }
+    /// Returns the facts on the wire, with the problem and the state of the registry.
+    pub(in crate::api) fn new(
+        facts: &NodeFacts,
+        registry_problem: Option<String>,
+        shared_registry: Option<ReplicaStatus>,
+    ) -> Self {
+        let shared_registry = shared_registry.map(Into::into);
+        let agent = Agent { registry_problem, shared_registry, ..Agent::from(&facts.agent) };
+        Self { host: Host::from(&facts.host), agent }
     }
 }
 
@@ -146,8 +168,20 @@ impl From<&AgentFacts> for Agent {
             open_files: facts.open_files,
             log_lines_dropped: facts.log_lines_dropped,
             registry_problem: None,
+            shared_registry: None,
             children: facts.children,
             stuck_children: stuck.collect(),
+        }
+    }
+}
+
+impl From<ReplicaStatus> for SharedRegistryState {
+    fn from(status: ReplicaStatus) -> Self {
+        Self {
+            is_joined: status.is_joined,
+            compared_at: status.compared_at.map(timestamp),
+            problem: status.problem,
+            compare_interval_seconds: status.interval.as_secs(),
         }
     }
 }

@@ -36,6 +36,8 @@ named! {
         Keystone => "keystone",
         /// The key manager answers, and accepts the token of the agent's user.
         KeyManager => "key_manager",
+        /// etcd answers, and keeps what the fleet writes.
+        Etcd => "etcd",
     }
 }
 
