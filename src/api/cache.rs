@@ -40,8 +40,9 @@ const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 /// request may exceed it.
 const ENTRIES_MAX_BYTES: usize = 64 << 20;
 
-/// Longest time without a request for which a list is kept. Most of its items have then changed.
-const UNUSED_MAX: Duration = Duration::from_secs(60);
+/// Longest time without a request for which a list is kept. By default, every NFS target has then been probed again, so
+/// that most items have changed.
+const UNUSED_MAX: Duration = Duration::from_secs(10);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");

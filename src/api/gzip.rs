@@ -2,9 +2,10 @@
 
 use std::io::{self, Write as _};
 
-use axum::body::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+
+use super::pieces::{Pieces, PiecesBuilder};
 
 /// Smallest answer that is compressed, in bytes. A smaller one fits into one packet anyway.
 pub(super) const GZIP_MIN_BYTES: usize = 1400;
@@ -13,11 +14,11 @@ pub(super) const GZIP_MIN_BYTES: usize = 1400;
 const GZIP_PIECE_BYTES: usize = 32 << 10;
 
 /// Compresses the parts of an answer together. Other tasks run in between.
-pub(super) async fn gzip(parts: &[impl AsRef<[u8]>]) -> io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+pub(super) async fn gzip(parts: &[impl AsRef<[u8]>]) -> io::Result<Pieces> {
+    let mut encoder = GzEncoder::new(PiecesBuilder::default(), Compression::fast());
     for piece in parts.iter().flat_map(|part| part.as_ref().chunks(GZIP_PIECE_BYTES)) {
         encoder.write_all(piece)?;
         tokio::task::yield_now().await;
     }
-    encoder.finish().map(Bytes::from)
+    encoder.finish().map(PiecesBuilder::finish)
 }

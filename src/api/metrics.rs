@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Extension;
-use axum::body::Bytes;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -40,6 +39,7 @@ use super::auth::Auth;
 use super::cache::negotiation::is_compressed;
 use super::fault::Fault;
 use super::gzip::gzip;
+use super::pieces::{Pieces, PiecesBuilder};
 use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
 use crate::model::settings::MetricsDetail;
@@ -124,14 +124,14 @@ impl Metrics {
     /// Encodes all metrics.
     ///
     /// # Errors
-    /// None is known: the sink is a string.
-    fn exposition(&self, format: Format) -> Result<String, std::fmt::Error> {
+    /// None is known: memory accepts everything.
+    fn exposition(&self, format: Format) -> Result<Pieces, std::fmt::Error> {
         let mut registry = Registry::default();
         // One view, so that all families describe the same moment.
         let view = self.agent.view();
         registry.register_collector(Box::new(targets::Targets { view: view.clone() }));
         registry.register_collector(Box::new(self.agent_sample(view)));
-        format.encode(&registry)
+        encoded(format, &registry)
     }
 
     fn agent_sample(&self, view: Arc<View>) -> AgentSample {
@@ -178,7 +178,7 @@ pub(crate) async fn answer_with(
     let format = Format::accepted(headers);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(WithFunction(write)));
-    answer(headers, format, format.encode(&registry)).await
+    answer(headers, format, encoded(format, &registry)).await
 }
 
 /// Collector that calls a function.
@@ -199,16 +199,23 @@ where
     }
 }
 
+/// Encodes into pieces. One large text would be copied while it grows, and once more into pieces.
+fn encoded(format: Format, registry: &Registry) -> Result<Pieces, std::fmt::Error> {
+    let mut pieces = PiecesBuilder::default();
+    format.encode(registry, &mut pieces)?;
+    Ok(pieces.finish())
+}
+
 async fn answer(
     headers: &HeaderMap,
     format: Format,
-    encoded: Result<String, std::fmt::Error>,
+    encoded: Result<Pieces, std::fmt::Error>,
 ) -> Result<Response, Response> {
     let failed = |error: &dyn std::error::Error| {
         let message = format!("the metrics cannot be encoded: {error}");
         Fault::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
     };
-    let body = Bytes::from(encoded.map_err(|error| failed(&error))?);
+    let body = encoded.map_err(|error| failed(&error))?;
     let described = [
         (CONTENT_TYPE, HeaderValue::from_static(format.content_type())),
         (VARY, HeaderValue::from_static("accept, accept-encoding")),
@@ -216,7 +223,7 @@ async fn answer(
     if !is_compressed(body.len(), headers) {
         return Ok((described, body).into_response());
     }
-    let compressed = gzip(&[&body]).await.map_err(|error| failed(&error))?;
+    let compressed = gzip(body.pieces()).await.map_err(|error| failed(&error))?;
     let encoding = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
     Ok((described, encoding, compressed).into_response())
 }

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use axum::body::Bytes;
 
@@ -58,7 +59,7 @@ pub(super) struct Place {
     range: Range<usize>,
 }
 
-/// Builds [`Pieces`] from items. Each item stays within one piece.
+/// Builds [`Pieces`] from items. Each item stays within one piece. What is written to it is cut where a piece is full.
 #[derive(Default)]
 pub(super) struct PiecesBuilder {
     full: Vec<Bytes>,
@@ -85,6 +86,33 @@ impl PiecesBuilder {
     pub(super) fn finish(mut self) -> Pieces {
         self.last.shrink_to_fit();
         self.full.into_iter().chain([self.last.into()]).collect()
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = PIECE_BYTES.saturating_sub(self.last.len());
+            let (fitting, rest) = bytes.split_at(if room == 0 { PIECE_BYTES } else { room }.min(bytes.len()));
+            self.push(fitting);
+            bytes = rest;
+        }
+    }
+}
+
+impl fmt::Write for PiecesBuilder {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.append(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl io::Write for PiecesBuilder {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.append(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -113,6 +141,17 @@ mod tests {
             }
             let longest_item = lengths.iter().copied().max().unwrap_or(0);
             prop_assert!(pieces.pieces().iter().all(|piece| piece.len() <= PIECE_BYTES.max(longest_item)));
+        }
+
+        #[test]
+        fn written_bytes_fill_the_pieces(lengths in prop::collection::vec(0..2 * PIECE_BYTES, 0..12)) {
+            let parts: Vec<String> = lengths.iter().zip("abcdefghijkl".chars()).map(|(&length, fill)| fill.to_string().repeat(length)).collect();
+            let mut builder = PiecesBuilder::default();
+            parts.iter().try_for_each(|part| fmt::Write::write_str(&mut builder, part)).expect("memory");
+            let pieces = builder.finish();
+            prop_assert_eq!(joined(&pieces), parts.concat().into_bytes());
+            let (last, full) = pieces.pieces().split_last().expect("a piece");
+            prop_assert!(full.iter().all(|piece| piece.len() == PIECE_BYTES) && last.len() <= PIECE_BYTES);
         }
 
         #[test]

@@ -75,8 +75,7 @@ impl<T> RenderedList<T> {
 
     /// The compressed body, which the first call compresses.
     pub(super) async fn gzip(&self) -> std::io::Result<Pieces> {
-        let compressed = || async { Ok(Pieces::copy_of(&gzip(self.body.pieces()).await?)) };
-        self.gzip.get_or_try_init(compressed).await.cloned()
+        self.gzip.get_or_try_init(|| gzip(self.body.pieces())).await.cloned()
     }
 }
 

@@ -4,6 +4,8 @@
 //! names that format with at least the weight of the text format. Every other client gets the text format, even one
 //! that accepts neither, such as a browser.
 
+use std::fmt;
+
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use prometheus_client::encoding::{prometheus_text, text};
@@ -60,17 +62,15 @@ impl Format {
         }
     }
 
-    /// Encodes the metrics of a registry.
+    /// Writes the metrics of a registry.
     ///
     /// # Errors
-    /// Those of the collectors.
-    pub(super) fn encode(self, registry: &Registry) -> Result<String, std::fmt::Error> {
-        let mut encoded = String::new();
+    /// Those of the collectors and of `writer`.
+    pub(super) fn encode(self, registry: &Registry, writer: &mut impl fmt::Write) -> fmt::Result {
         match self {
-            Self::OpenMetrics => text::encode(&mut encoded, registry)?,
-            Self::Text => prometheus_text::encode(&mut encoded, registry)?,
+            Self::OpenMetrics => text::encode(writer, registry),
+            Self::Text => prometheus_text::encode(writer, registry),
         }
-        Ok(encoded)
     }
 }
 

@@ -159,10 +159,16 @@ fn view_of(targets: Vec<TargetView>) -> Arc<View> {
     Arc::new(View { targets: targets.into_iter().map(Arc::new).collect(), ..View::default() })
 }
 
+fn text_of(format: Format, registry: &Registry) -> String {
+    let mut text = String::new();
+    format.encode(registry, &mut text).expect("encoded");
+    text
+}
+
 fn target_metrics(format: Format, targets: Vec<TargetView>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Targets { view: view_of(targets) }));
-    format.encode(&registry).expect("encoded")
+    text_of(format, &registry)
 }
 
 /// Metrics of an agent whose facts and counts do not change.
@@ -232,7 +238,7 @@ fn exposition(metrics: &Metrics, targets: Vec<TargetView>, format: Format) -> St
         }),
         ..metrics.agent_sample(view)
     }));
-    format.encode(&registry).expect("encoded")
+    text_of(format, &registry)
 }
 
 fn sample_targets() -> Vec<TargetView> {

@@ -97,8 +97,10 @@ impl HtmlPage {
         let document = Bytes::from(self.document());
         let compressed = if is_compressed(document.len(), headers) { gzip(&[&document]).await.ok() } else { None };
         let has_encoding = compressed.is_some();
-        let body = compressed.unwrap_or(document);
-        let mut response = (status, HEADERS, body).into_response();
+        let mut response = match compressed {
+            Some(compressed) => (status, HEADERS, compressed).into_response(),
+            None => (status, HEADERS, document).into_response(),
+        };
         let sent = response.headers_mut();
         sent.insert(CONTENT_SECURITY_POLICY, CONTENT_POLICY.clone());
         if has_encoding {
