@@ -77,7 +77,7 @@ impl Child {
         Self { process: Some(process), pid, what, assignments: Vec::new(), census, runtime }
     }
 
-    #[cfg(test)]
+    /// Returns the process id.
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }

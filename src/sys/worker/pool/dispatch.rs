@@ -1,6 +1,6 @@
 //! Dispatches: a dispatch is one worker and the calls that it answers in order.
 //!
-//! After [`LATE_AFTER`] without an answer, a dispatch is late. The call whose answer is due keeps the worker until its
+//! After [`LATE_AFTER`] without an answer, a dispatch is late, unless its worker only waits for a processor. The call whose answer is due keeps the worker until its
 //! own deadline, and the other calls return to the schedule. By then the worker does not start them any more
 //! ([`BATCH_TIME`]), so no target has two children. A broken worker keeps the claims of all calls that it may be
 //! executing until it has exited. A worker that cannot be killed keeps only the claim of the call in which it hangs.
@@ -33,6 +33,10 @@ const SUSPECT_STARTS_MAX: usize = 4;
 /// How long a dispatch may take before it is late. It is twice the time in which the worker itself starts
 /// another request of a batch.
 const LATE_AFTER: Duration = BATCH_TIME.saturating_mul(2);
+
+/// How long a dispatch may take before it is late although its worker is not blocked. On a busy host, a worker may wait
+/// for a processor this long, and a new worker would wait too.
+const RUNNABLE_MAX: Duration = LATE_AFTER.saturating_mul(10);
 
 type CallQueue = schedule::CallQueue<PendingCall, Worker>;
 type Dispatch = schedule::Dispatch<PendingCall, Worker>;
@@ -278,8 +282,9 @@ impl Execution {
             }
             // This process may not have run during that time. Unread bytes should be an answer. If they are only part
             // of one, the wait is extended once.
-            if !was_extended && !self.worker.is_silent() {
-                was_extended = true;
+            let has_bytes = !was_extended && !self.worker.is_silent();
+            was_extended |= has_bytes;
+            if has_bytes || (self.due_since.elapsed() < RUNNABLE_MAX && self.worker.is_runnable()) {
                 self.late_at = Instant::now() + LATE_AFTER;
             } else {
                 self.is_late = true;

@@ -98,6 +98,13 @@ impl Worker {
         was_polled && output[0].any() == Some(false) && self.output.read_buffer().is_empty()
     }
 
+    /// Whether the worker executes instructions or waits for a processor. A worker that waits for storage does neither
+    /// (proc_pid_stat(5)).
+    pub(super) fn is_runnable(&self) -> bool {
+        let stat = procfs::process::Process::new(self.child.pid().cast_signed()).and_then(|process| process.stat());
+        stat.is_ok_and(|stat| stat.state == 'R')
+    }
+
     /// Closes the input, so that the worker ends.
     pub(super) fn end(self) {
         drop(self.input);

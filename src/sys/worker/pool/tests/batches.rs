@@ -172,3 +172,16 @@ async fn worker_hanging_in_a_partial_answer_keeps_only_one_call() {
     let answered = answers.iter().filter(|answer| matches!(answer, Ok(Response::Counts(_)))).count();
     assert_eq!((given_up, answered), (1, 3), "{answers:?}");
 }
+
+#[tokio::test]
+async fn worker_that_never_stops_running_keeps_only_one_call() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let breaks = format!("head -c {} >/dev/null; while :; do :; done", first_frame() + 4);
+    let pool = patient(breaking_once(directory.path(), &breaks));
+    std::fs::write(directory.path().join("asked"), "").expect("written");
+    assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Done)));
+    let answers = outcomes(calls_together(&pool, 4, Duration::from_secs(2)).await).await;
+    let given_up = answers.iter().filter(|answer| matches!(answer, Err(CallError::TimedOut { .. }))).count();
+    let answered = answers.iter().filter(|answer| matches!(answer, Ok(Response::Counts(_)))).count();
+    assert_eq!((given_up, answered), (1, 3), "{answers:?}");
+}
