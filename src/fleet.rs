@@ -21,6 +21,7 @@ mod aggregator;
 mod answer;
 mod api;
 mod compute;
+mod described;
 mod descriptions;
 mod metrics;
 mod node;

@@ -9,7 +9,6 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::error::AgentError;
-use super::overdue;
 use super::own_mount_log;
 use super::private_mounts;
 use super::publisher::StatusChange;
@@ -66,7 +65,7 @@ impl Agent {
         });
         tokio::spawn({
             let shared = shared.clone();
-            async move { overdue::run(&shared).await }
+            async move { shared.views.mark_overdue_until(shared.stopping.subscribe()).await }
         });
         Self { reconciler: Reconciler::start(shared.clone()), shared }
     }

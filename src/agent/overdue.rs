@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::shared::Shared;
 use super::view::TargetView;
 use crate::model::Reason;
 use crate::model::report::Finding;
@@ -15,7 +14,7 @@ use crate::model::report::Finding;
 const INTERVALS_MAX: u32 = 3;
 
 /// Time added to these intervals, because a probe of a hanging server lasts longer than an interval.
-const SLACK: Duration = Duration::from_secs(60);
+pub(super) const SLACK: Duration = Duration::from_secs(60);
 
 /// A time that no agent runs. It replaces intervals that the clock cannot express.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -36,18 +35,4 @@ pub(super) fn marked(shown: &Arc<TargetView>) -> Arc<TargetView> {
     tracing::error!(target_id = %shown.target.id, export = shown.target.spec.export(), "{message}");
     marked.status.finding = Some(Finding::new(Reason::ProbeOverdue, message));
     Arc::new(marked)
-}
-
-/// Marks targets until the agent stops.
-pub(super) async fn run(shared: &Shared) {
-    let mut stopping = shared.stopping.subscribe();
-    loop {
-        // A report that is published later is outdated after this time.
-        let latest = Instant::now() + SLACK;
-        let next = shared.views.mark_overdue().map_or(latest, |next| next.min(latest));
-        tokio::select! {
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-            () = sleep_until(next) => {}
-        }
-    }
 }

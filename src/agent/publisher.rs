@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::overdue;
 use super::record::Intervals;
@@ -130,7 +130,7 @@ impl ViewPublisher {
 
     /// Marks the targets whose report is outdated, and returns when the next one may be. A probe that never ends publishes
     /// no report, and its target would keep its status forever.
-    pub(super) fn mark_overdue(&self) -> Option<Instant> {
+    fn mark_overdue(&self) -> Option<Instant> {
         let now = Instant::now();
         let positions = self.positions();
         let is_marked = |shown: &TargetView| shown.is_overdue();
@@ -149,6 +149,19 @@ impl ViewPublisher {
         }
         let view = self.view.borrow();
         view.targets.iter().filter(|shown| !is_marked(shown)).filter_map(|shown| shown.current_until).min()
+    }
+
+    /// Marks the targets whose reports become outdated, until the agent stops.
+    pub(super) async fn mark_overdue_until(&self, mut stopping: watch::Receiver<bool>) {
+        loop {
+            // A report that is published later is outdated after this time.
+            let latest = Instant::now() + overdue::SLACK;
+            let next = self.mark_overdue().map_or(latest, |next| next.min(latest));
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                () = sleep_until(next) => {}
+            }
+        }
     }
 
     fn positions(&self) -> MutexGuard<'_, HashMap<TargetId, usize>> {

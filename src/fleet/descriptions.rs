@@ -13,7 +13,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::answer::{AgentAnswer, DescribedTarget, Figures};
+use super::answer::{AgentAnswer, DescribedTarget};
+use super::described::{Described, Sizes};
 use super::view::FleetView;
 use crate::api::wire::Target;
 use crate::model::Status;
@@ -45,36 +46,6 @@ struct Description {
     is_replaced_soon: bool,
     /// When an answer last contained the target.
     seen_at: Instant,
-}
-
-/// Sizes of a target, as a node measured them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sizes {
-    /// Name of the node.
-    pub(super) by: Arc<str>,
-    /// Time of the latest answer of the node that had them.
-    pub(super) at: Timestamp,
-    /// Used space, as a text.
-    pub(super) used: Option<String>,
-    /// Size, as a text.
-    pub(super) capacity: Option<String>,
-    /// Used space, in bytes.
-    pub(super) used_bytes: Option<u64>,
-    /// Size, in bytes.
-    pub(super) size_bytes: Option<u64>,
-}
-
-/// A description, as the view needs it.
-#[derive(Debug, Clone)]
-pub(super) struct Described {
-    /// Name of the node whose agent it is from.
-    pub(super) by: Arc<str>,
-    /// The target.
-    pub(super) target: Arc<Target>,
-    /// Its last sizes.
-    pub(super) sizes: Option<Arc<Sizes>>,
-    /// Time of the latest proof of its object lock.
-    pub(super) lock_proved_at: Option<Timestamp>,
 }
 
 impl Descriptions {
@@ -165,21 +136,6 @@ impl Description {
     fn shown(&self) -> Described {
         let Self { by, target, sizes, lock_proved_at, .. } = self;
         Described { by: by.clone(), target: target.clone(), sizes: sizes.clone(), lock_proved_at: *lock_proved_at }
-    }
-}
-
-impl Sizes {
-    /// Sizes that a node measured now. `None` if it did not.
-    fn new(by: &Arc<str>, described: &Target, figures: Figures) -> Option<Self> {
-        let Figures { size_bytes, used_bytes, .. } = figures;
-        (size_bytes.is_some() || used_bytes.is_some()).then(|| Self {
-            by: by.clone(),
-            at: Timestamp::now(),
-            used: described.used.clone(),
-            capacity: described.capacity.clone(),
-            used_bytes,
-            size_bytes,
-        })
     }
 }
 

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::answer::{NodeTarget, NodeTargetState};
-use super::descriptions::{Described, Sizes};
+use super::described::{Described, Sizes};
 use super::outage::{self, LastAnswer};
 use crate::api::wire;
 use crate::model::Status;

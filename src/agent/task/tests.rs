@@ -223,7 +223,7 @@ async fn target_whose_probes_do_not_end_is_overdue_until_one_ends() {
     let task = tokio::spawn(task.run(FirstProbe::Now));
     let marking = tokio::spawn({
         let shared = shared.clone();
-        async move { crate::agent::overdue::run(&shared).await }
+        async move { shared.views.mark_overdue_until(shared.stopping.subscribe()).await }
     });
     let reason = || shared.views.view().targets[0].status.finding.as_ref().map(|finding| finding.reason);
     tokio::time::sleep(Duration::from_secs(89)).await;
