@@ -1,8 +1,8 @@
 //! Three agents and an aggregator on one machine, each a process of its own, with an NFS server in this one.
 //!
 //! It needs a Rust toolchain and a C compiler, and no privileges, because the agents verify targets over the wire
-//! (`mode = "none"`). One target is on all nodes, one is missing on a node, and one is broken on purpose. With arguments, this
-//! program is `targetwatch`, so that it can start the processes.
+//! (`mode = "none"`). One target is on all nodes, one is missing on a node, and one is broken on purpose. With
+//! arguments, this program is `targetwatch`, so that it can start the processes.
 
 #![allow(clippy::disallowed_methods, reason = "a temporary directory, and processes that end with this program")]
 

@@ -1,8 +1,8 @@
 //! Command line, with one file for each subcommand.
 //!
-//! `serve` runs the daemon. `check nfs`, `check s3`, `doctor`, `config`, `mount-path`, `registry` and `fleet` need no daemon.
-//! All other commands send HTTP requests to the daemon ([`client`]). Tables fit the width of the terminal and are
-//! coloured only on a terminal. Every command that prints a table has `--json`, and `-f` and `-c` for scripts
+//! `serve` runs the daemon. `check nfs`, `check s3`, `doctor`, `config`, `mount-path`, `registry` and `fleet` need no
+//! daemon. All other commands send HTTP requests to the daemon ([`client`]). Tables fit the width of the terminal and
+//! are coloured only on a terminal. Every command that prints a table has `--json`, and `-f` and `-c` for scripts
 //! ([`output`]). Exit codes follow the convention of monitoring plugins ([`exit`]). Control, invisible and
 //! bidirectional characters in texts of a server are escaped ([`terminal`]).
 

@@ -2,9 +2,9 @@
 //!
 //! [`EtcdClient`] uses the JSON gateway of etcd's members. [`KeyValueStore`] is its interface.
 //!
-//! **An error says nothing about the content of the store.** Only an answer does. A lease is lost when etcd says so, and
-//! not when a request fails. After an error for which [`EtcdError::is_uncertain`] is true, a transaction may have been
-//! made, now or later. The caller reads back to know.
+//! **An error says nothing about the content of the store.** Only an answer does. A lease is lost when etcd says so,
+//! and not when a request fails. After an error for which [`EtcdError::is_uncertain`] is true, a transaction may have
+//! been made, now or later. The caller reads back to know.
 
 mod client;
 mod error;

@@ -1,8 +1,8 @@
 //! The fleet: one view of the agents of many nodes.
 //!
-//! An aggregator polls the agents of a list of nodes and answers with a single status for each target. It decides nothing
-//! for the agents, which work without it. Two or three aggregators may run beside each other: they share nothing, and give
-//! the same ids.
+//! An aggregator polls the agents of a list of nodes and answers with a single status for each target. It decides
+//! nothing for the agents, which work without it. Two or three aggregators may run beside each other: they share
+//! nothing, and give the same ids.
 //!
 //! ```text
 //! node list ──▶ one task per node ──poll──▶ agents
@@ -11,10 +11,10 @@
 //!               nodes ([node]) ──every second──▶ view ([view]) ──▶ API, pages, metrics ([api], [ui], [metrics])
 //! ```
 //!
-//! **It never hangs.** Each node has a task of its own, and each poll has a deadline, so a dead node delays nothing else.
-//! Requests are answered from the view. **It never lies.** A node that does not answer is `unknown`. It is not counted as
-//! available, and not as offline. Until the first poll of the nodes has ended, the list of targets is not answered at all, because
-//! a target that is missing from it would look deleted.
+//! **It never hangs.** Each node has a task of its own, and each poll has a deadline, so a dead node delays nothing
+//! else. Requests are answered from the view. **It never lies.** A node that does not answer is `unknown`. It is not
+//! counted as available, and not as offline. Until the first poll of the nodes has ended, the list of targets is not
+//! answered at all, because a target that is missing from it would look deleted.
 
 mod agent_client;
 mod aggregator;

@@ -36,7 +36,7 @@ use crate::agent::{Agent, StatusChange};
 use crate::model::settings::NotifySettings;
 use crate::model::{Status, TargetId};
 use crate::sys::{ChildCensus, node};
-use command::Command;
+use command::NotifyCommand;
 use delivery::Delivery;
 use notification::Notification;
 use receiver::{Receiver, ReceiverSettings};
@@ -169,7 +169,7 @@ async fn load(
         Ok::<_, NotifyError>((ReceiverSettings::Webhook(settings.clone()), delivery))
     });
     let commands = settings.commands.iter().map(async |settings| {
-        let delivery = Delivery::Command(Command::load(settings, census).await.map_err(NotifyError::Program)?);
+        let delivery = Delivery::Command(NotifyCommand::load(settings, census).await.map_err(NotifyError::Program)?);
         Ok((ReceiverSettings::Command(settings.clone()), delivery))
     });
     // All files at once, because each of them may be on storage that does not answer.

@@ -1,5 +1,5 @@
-//! Overdue probes. A target whose probes do not end any more keeps its latest report, which becomes outdated: its status is
-//! then marked with [`Reason::ProbeOverdue`] until a probe ends.
+//! Overdue probes. A target whose probes do not end any more keeps its latest report, which becomes outdated: its
+//! status is then marked with [`Reason::ProbeOverdue`] until a probe ends.
 
 use std::sync::Arc;
 use std::time::Duration;

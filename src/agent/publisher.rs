@@ -128,8 +128,8 @@ impl ViewPublisher {
         }
     }
 
-    /// Marks the targets whose report is outdated, and returns when the next one may be. A probe that never ends publishes
-    /// no report, and its target would keep its status forever.
+    /// Marks the targets whose report is outdated, and returns when the next one may be. A probe that never ends
+    /// publishes no report, and its target would keep its status forever.
     fn mark_overdue(&self) -> Option<Instant> {
         let now = Instant::now();
         let positions = self.positions();
@@ -168,7 +168,8 @@ impl ViewPublisher {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the view. Copies it only while a reader has it, so that a report costs the same for any number of targets.
+    /// Changes the view. Copies it only while a reader has it, so that a report costs the same for any number of
+    /// targets.
     fn change_in_place<T>(&self, change: impl FnOnce(&mut View) -> Option<T>) -> Option<T> {
         let mut outcome = None;
         self.view.send_modify(|view| {

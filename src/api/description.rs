@@ -27,13 +27,13 @@ const WITHOUT_TOKEN: &[(&str, &str)] = &[("403", "The request may come from a we
 const WITH_BODY: &[(&str, &str)] = &[
     ("400", "The body or a field is wrong."),
     ("413", "The body is too large."),
-    ("415", "The body has a content encoding, or without authentication another type than JSON."),
+    ("415", "The body has a content encoding, or, without authentication, a type other than JSON."),
     ("503", "The agent is reading too many large bodies."),
 ];
 
 /// Failures of a change or of a requested probe.
 const ON_CHANGE: &[(&str, &str)] = &[
-    ("500", "It could not be done; the message says whether anything has changed."),
+    ("500", "The change or the probe failed. The message says whether anything has changed."),
     ("503", "The agent is stopping, or tokens cannot be validated now."),
 ];
 

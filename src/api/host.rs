@@ -38,8 +38,8 @@ pub(super) async fn healthz() -> Json<wire::Health> {
 
 /// Whether every target has had its first verdict.
 #[utoipa::path(get, path = "/readyz", tag = TAG, responses(
-    (status = 200, description = "Every target has one.", body = wire::Readiness),
-    (status = 503, description = "Some targets have none.", body = wire::Readiness),
+    (status = 200, description = "Every target has its first verdict.", body = wire::Readiness),
+    (status = 503, description = "Some targets have no verdict yet.", body = wire::Readiness),
 ))]
 pub(super) async fn readyz(Shared(state): Shared<State>) -> Response {
     let readiness = wire::Readiness::from(&*state.agent.view());

@@ -229,7 +229,7 @@ impl Listeners {
             accepting.spawn(accept(listener, serving, permits));
         }
         stop.await;
-        // Ends accepting, and drops the listeners and all other references to `graceful`.
+        // Stops accepting connections, and drops the listeners and all other references to `graceful`.
         accepting.shutdown().await;
         if let Some(graceful) = Arc::into_inner(graceful)
             && tokio::time::timeout(drain, graceful.shutdown()).await.is_err()

@@ -3,8 +3,8 @@
 //! - A page comes from the agent's view, so it also answers while every mount hangs. The history of a target and the
 //!   question whether the registry can be changed wait for a local disk, for a bounded time.
 //! - A page has no script and needs no further request. Its content security policy forbids both ([`layout`]).
-//! - Exports and messages contain text of clients and servers. `maud` escapes them as HTML. Invisible and bidirectional characters are
-//!   escaped in the finished document, so no place can forget it.
+//! - Exports and messages contain text of clients and servers. `maud` escapes them as HTML. Invisible and bidirectional
+//!   characters are escaped in the finished document, so no place can forget it.
 //! - A page says when it was made. Its style shows a notice when it is old, also when the agent does not answer.
 //! - A status is a shape, a word and a colour ([`condition`]).
 //!

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 
 use super::runtime;
 use super::serve::{
-    DRAIN_TIMEOUT, Request, Signals, feed_watchdog, load_tls, warn_about_expiry, warn_about_plain_text, with_log,
+    DRAIN_TIMEOUT, SignalAction, Signals, feed_watchdog, load_tls, warn_about_expiry, warn_about_plain_text, with_log,
 };
 use crate::api::{Auth, CONNECTIONS_MAX, Listeners};
 use crate::config::{self, Settings};
@@ -55,7 +55,7 @@ async fn serve(settings: Settings, config: &Path) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = addresses.join(", "), nodes, "ready");
     systemd::ready(&format!("answering on {}", addresses.join(", ")));
 
-    while signals.next().await == Request::Reload {
+    while signals.next().await == SignalAction::Reload {
         if !signals.completes(reload(&fleet, &auth, tls.as_ref(), config)).await {
             break;
         }

@@ -82,9 +82,9 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     Ok(Prepared { settings, registry })
 }
 
-/// What a signal requests.
+/// What the program does on a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum SignalAction {
     Stop,
     /// Read the configuration again.
     Reload,
@@ -113,11 +113,11 @@ impl Signals {
     }
 
     /// Waits for the next signal.
-    pub(super) async fn next(&mut self) -> Request {
+    pub(super) async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Request::Stop,
-            _ = self.interrupt.recv() => Request::Stop,
-            _ = self.hang_up.recv() => Request::Reload,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.hang_up.recv() => SignalAction::Reload,
         }
     }
 
@@ -163,7 +163,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
         async move { agent.declare_targets(&declared).await }
     });
     let mut settings = settings;
-    while signals.next().await == Request::Reload {
+    while signals.next().await == SignalAction::Reload {
         if !signals.completes(reload(&running, &mut settings, config.as_deref())).await {
             break;
         }

@@ -16,7 +16,7 @@ use crate::model::{MountName, PathKey, SpecFields, TargetSpec};
 /// One `[[target]]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Target {
+pub(super) struct TargetEntry {
     #[serde(rename = "type")]
     pub(super) kind: Spanned<String>,
     pub(super) filesystem_export: Option<Spanned<String>>,
@@ -33,7 +33,7 @@ pub(super) struct Target {
 }
 
 /// Validates each declared target, and that all of them can exist together.
-pub(super) fn validate(raw: &[Target], path_key: PathKey) -> Validated<Vec<DeclaredTarget>> {
+pub(super) fn validate(raw: &[TargetEntry], path_key: PathKey) -> Validated<Vec<DeclaredTarget>> {
     let mut declared: Vec<DeclaredTarget> = Vec::new();
     let mut names: Vec<(MountName, String)> = Vec::new();
     for entry in limited(raw, "[[target]]")? {
@@ -67,7 +67,7 @@ pub(super) fn validate(raw: &[Target], path_key: PathKey) -> Validated<Vec<Decla
     Ok(declared)
 }
 
-fn target(raw: &Target) -> Validated<DeclaredTarget> {
+fn target(raw: &TargetEntry) -> Validated<DeclaredTarget> {
     fn value<T: Clone>(given: &Option<Spanned<T>>) -> Option<T> {
         given.as_ref().map(|given| given.get_ref().clone())
     }

@@ -41,7 +41,7 @@ sections! {
         key_manager: KeyManager,
         notify: Notify,
         aggregate: Aggregate,
-        target: Vec<declared::Target>,
+        target: Vec<declared::TargetEntry>,
     }
 
     Aggregate {
@@ -127,7 +127,7 @@ sections! {
         path_key: Text = text("path"),
         nfs_options: Text = text("nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10"),
         address_map: BTreeMap<String, Text>,
-        nfs: Vec<NfsOverride>,
+        nfs: Vec<NfsOverrideEntry>,
     }
 
     Visibility {
@@ -148,7 +148,7 @@ sections! {
         slow_after: Text = text("1s"),
         nearly_full_percent: Spanned<f64> = without_position(90.0),
         full_soon_within: Text = text("72h"),
-        target: Vec<ProbeOverride>,
+        target: Vec<ProbeOverrideEntry>,
         canary: Canary,
     }
 
@@ -194,8 +194,8 @@ sections! {
     }
 
     Notify {
-        webhook: Vec<Webhook>,
-        command: Vec<CommandHook>,
+        webhook: Vec<WebhookEntry>,
+        command: Vec<CommandEntry>,
     }
 
     S3Listing {
@@ -215,14 +215,14 @@ pub(super) enum Account {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NfsOverride {
+pub(super) struct NfsOverrideEntry {
     pub(super) location: Text,
     pub(super) options: Text,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ProbeOverride {
+pub(super) struct ProbeOverrideEntry {
     pub(super) location: Text,
     pub(super) full_soon_within: Text,
 }
@@ -247,7 +247,7 @@ pub(super) struct S3Credentials {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Webhook {
+pub(super) struct WebhookEntry {
     pub(super) url: Text,
     pub(super) secret_file: Option<Text>,
     pub(super) ca_bundle: Option<Text>,
@@ -257,7 +257,7 @@ pub(super) struct Webhook {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CommandHook {
+pub(super) struct CommandEntry {
     pub(super) argv: Spanned<Vec<Text>>,
     pub(super) timeout: Option<Text>,
     pub(super) on: Option<Spanned<Vec<Text>>>,

@@ -1,8 +1,9 @@
 //! Detection of members whose answers must not be used.
 //!
-//! A member that is cut off from the others answers serializable reads from its old state. A cluster that is restored from
-//! a backup has a lower revision and term. It keeps its id if the URLs of its peers and its token are the same. Only answers that needed a quorum set what later answers are compared with: a member
-//! that is cut off may increment its own term without end.
+//! A member that is cut off from the others answers serializable reads from its old state. A cluster that is restored
+//! from a backup has a lower revision and term. It keeps its id if the URLs of its peers and its token are the same.
+//! Only answers that needed a quorum set what later answers are compared with: a member that is cut off may increment
+//! its own term without end.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use tokio::time::Instant;
 use super::error::EtcdError;
 use super::key_value::{AnswerHeader, EtcdRevision};
 
-/// How long the known cluster must have been silent before another one, or the same one with an older state, is accepted.
-/// That is a restored backup.
+/// How long the known cluster must have been silent before another one, or the same one with an older state, is
+/// accepted. That is a restored backup.
 const CLUSTER_CHANGE_AFTER: Duration = Duration::from_secs(60);
 
 /// Newest state of the cluster that an answer showed.
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn restored_cluster_with_the_same_id_is_accepted_after_a_minute_of_silence() {
+    async fn restored_cluster_with_its_id_is_accepted_after_a_minute_of_silence() {
         let mut guard = StaleGuard::default();
         let before = guard;
         guard.check(&before, &header(1, 10, 3), AnswerKind::Quorum).expect("the first one");

@@ -28,8 +28,8 @@ pub trait KeyValueStore: Send + Sync + 'static {
     /// [`EtcdError`], after which nothing is known about the keys.
     async fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, EtcdError>;
 
-    /// Makes a transaction: one set of operations if all comparisons are true, the other one otherwise. It is never sent
-    /// twice.
+    /// Makes a transaction: one set of operations if all comparisons are true, the other one otherwise. It is never
+    /// sent twice.
     ///
     /// # Errors
     /// [`EtcdError`]. The transaction may have been made if [`EtcdError::is_uncertain`].

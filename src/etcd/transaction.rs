@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::key_value::{AnswerHeader, EtcdRevision, KeyRange, KeyValue, LeaseId, RangeRequest};
 
-/// A condition of one key. A key that does not exist has the revision 0 and no lease, and its value is not equal to any.
+/// A condition of one key. A key that does not exist has the revision 0 and no lease, and its value is not equal to
+/// any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compare {
     /// The key.

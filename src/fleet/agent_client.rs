@@ -31,8 +31,8 @@ const ANSWER_MAX_BYTES: usize = 8 << 20;
 /// Largest size of all answers that are being read, in KiB. An answer that does not fit waits.
 const ANSWERS_MAX_KIB: u32 = 256 << 10;
 
-/// Largest answer outside of this limit, in bytes. Large answers must not delay it, and the number of polls bounds the memory
-/// of small answers.
+/// Largest answer outside of this limit, in bytes. Large answers must not delay it, and the number of polls bounds the
+/// memory of small answers.
 const SMALL_MAX_BYTES: usize = 256 << 10;
 
 /// Time between two logins because of refused tokens. Otherwise every agent that refuses would cause one for each poll.

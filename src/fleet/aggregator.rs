@@ -27,8 +27,8 @@ const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest number of polls at a time. Each needs a file descriptor.
 const POLLS_MAX: usize = 512;
 
-/// Largest number of polls at a time of nodes whose latest poll failed. They often last until their deadline, and must not
-/// delay the others.
+/// Largest number of polls at a time of nodes whose latest poll failed. They often last until their deadline, and must
+/// not delay the others.
 const RETRIES_MAX: usize = 128;
 
 /// Longest time for which the first polls are spread, so that they do not all happen at the same moment.
@@ -200,8 +200,8 @@ impl Shared {
         self.follow(&listed.nodes, &present, None);
     }
 
-    /// Starts to poll the nodes of `listed` that are new, and forgets those that are not in `kept`. `start` is the start of
-    /// the aggregator, if this is the first list.
+    /// Starts to poll the nodes of `listed` that are new, and forgets those that are not in `kept`. `start` is the
+    /// start of the aggregator, if this is the first list.
     fn follow(
         self: &Arc<Self>,
         listed: &BTreeSet<NodeAddress>,
@@ -323,7 +323,8 @@ impl Shared {
             let settings = self.settings.load_full();
             let error = match node_list::read(&settings).await {
                 Ok(listed) => {
-                    // A node is forgotten if two lists do not have it: the first may have been read while it was written.
+                    // A node is forgotten if two lists do not have it: the first may have been read while it was
+                    // written.
                     self.apply(&listed, &listed.nodes.union(&former).cloned().collect());
                     if listed.problem.is_none() {
                         former = listed.nodes;
@@ -353,8 +354,8 @@ fn start_polling(shared: &Arc<Shared>, node: &Arc<Node>) -> AbortHandle {
     tokio::spawn(shared.clone().poll_forever(node.clone())).abort_handle()
 }
 
-/// Logs the nodes that do not answer any more and those that answer again, at most [`LOGGED_MAX`] of each. A mass outage
-/// is one line.
+/// Logs the nodes that do not answer any more and those that answer again, at most [`LOGGED_MAX`] of each. A mass
+/// outage is one line.
 fn log_changes(former: &FleetView, view: &FleetView) {
     if let Some(notice) = view.notice.as_ref().filter(|_| former.notice.is_none()) {
         tracing::warn!("{notice}");

@@ -9,7 +9,8 @@
 //! | `GET /healthz`, `/readyz`, `/metrics`, `/openapi.json`, `/` | as on an agent |
 //! | `GET /ui/fleet`, `GET /ui/fleet/targets/{id}` | pages for a browser ([`super::ui`]) |
 //!
-//! The description at `/openapi.json` is generated from the table of routes. Answers come from the view. A list is rendered once for each view and kind of caller.
+//! The description at `/openapi.json` is generated from the table of routes. Answers come from the view. A list is
+//! rendered once for each view and kind of caller.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher as _;

@@ -1,10 +1,10 @@
 //! How the agents describe the targets of the fleet.
 //!
 //! The agents describe a target almost alike, so the aggregator keeps one description of each. That of an agent which
-//! finds the target available is preferred, because it has the sizes. A description is replaced before it is old. When its
-//! agent stops answering, is removed, or does not find the target available any more, another agent is asked for its own
-//! ([`Descriptions::renew`]). Until there are newer sizes, the last ones are kept with their node and time. The latest proof
-//! of an object lock counts, whichever agent it is from.
+//! finds the target available is preferred, because it has the sizes. A description is replaced before it is old. When
+//! its agent stops answering, is removed, or does not find the target available any more, another agent is asked for
+//! its own ([`Descriptions::renew`]). Until there are newer sizes, the last ones are kept with their node and time. The
+//! latest proof of an object lock counts, whichever agent it is from.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,8 +93,8 @@ impl Descriptions {
         true
     }
 
-    /// Takes over from a view which nodes still measure the same sizes. Returns the indexes of nodes whose descriptions are
-    /// needed, because the target is available there and not on the node that describes it.
+    /// Takes over from a view which nodes still measure the same sizes. Returns the indexes of nodes whose descriptions
+    /// are needed, because the target is available there and not on the node that describes it.
     pub(super) fn renew(&self, view: &FleetView) -> BTreeSet<usize> {
         let (mut descriptions, mut needed) = (self.lock(), BTreeSet::new());
         for target in &view.targets {

@@ -7,8 +7,8 @@
 //!       └───────────────────────┘
 //! ```
 //!
-//! One lost poll says nothing about a node, so its latest answer counts for some intervals. If the clock is set, nothing
-//! changes.
+//! One lost poll says nothing about a node, so its latest answer counts for some intervals. If the clock is set,
+//! nothing changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The list of nodes: the addresses in the configuration, those in a file, which other tools may write, and those of the SRV
-//! records of a service.
+//! The list of nodes: the addresses in the configuration, those in a file, which other tools may write, and those of
+//! the SRV records of a service.
 //!
 //! A file that cannot be used changes nothing: a node must not disappear because of a typo in another line. If only the
 //! lookup fails, the other sources are used, and the list says that it is not whole.
@@ -81,8 +81,8 @@ pub(super) struct Listed {
 /// Reads the list of nodes. An address that is listed twice counts once.
 ///
 /// # Errors
-/// [`NodeListError`] when the file cannot be used, when the lookup fails and no other node is listed, or when there are no
-/// nodes or too many.
+/// [`NodeListError`] when the file cannot be used, when the lookup fails and no other node is listed, or when there are
+/// no nodes or too many.
 pub(super) async fn read(settings: &AggregateSettings) -> Result<Listed, NodeListError> {
     let mut problem = None;
     let mut nodes: BTreeSet<NodeAddress> = settings.nodes.iter().cloned().collect();

@@ -10,8 +10,8 @@
 //! | `unknown` | the node does not answer, or its agent has not probed the target yet or does not any more |
 //! | `missing` | the agent answers, but does not have the target |
 //!
-//! An unknown state is never counted as available, and never as offline. The policy ([`AvailableWhen`]) makes the status
-//! of the target out of the numbers.
+//! An unknown state is never counted as available, and never as offline. The policy ([`AvailableWhen`]) makes the
+//! status of the target out of the numbers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -394,8 +394,8 @@ impl FleetTarget {
         }
     }
 
-    /// Returns used space and size, as texts. Neither is known while the target is available nowhere: old figures would look
-    /// as if they had just been measured.
+    /// Returns used space and size, as texts. Neither is known while the target is available nowhere: old figures would
+    /// look as if they had just been measured.
     #[must_use]
     pub fn sizes(&self) -> (Option<&str>, Option<&str>) {
         self.known_sizes().map_or((None, None), |sizes| (sizes.used.as_deref(), sizes.capacity.as_deref()))

@@ -48,7 +48,8 @@ pub struct AnswerBasis {
     pub notice: Option<String>,
 }
 
-/// A target in the form of the agents' API. Its `status` is that of the fleet, and its other fields are those of one agent.
+/// A target in the form of the agents' API. Its `status` is that of the fleet, and its other fields are those of one
+/// agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FleetTarget {
     /// The target.
@@ -56,13 +57,13 @@ pub struct FleetTarget {
     pub target: wire::Target,
     /// Node that measured `capacity` and `used`. `null` without them, and for callers that are not admins.
     pub sizes_node: Option<String>,
-    /// Time at which `capacity` and `used` were last known to be right, if that node does not measure them any more and no
-    /// other node has yet. `null` if they are current.
+    /// Time at which `capacity` and `used` were last known to be right, if that node does not measure them any more and
+    /// no other node has yet. `null` if they are current.
     pub sizes_as_of: Option<String>,
     /// Number of nodes in each state.
     pub nodes: NodeCounts,
-    /// Nodes where it is not available or has a warning, worst first, at most [`NOT_AVAILABLE_MAX`]. Empty for callers that
-    /// are not admins.
+    /// Nodes where it is not available or has a warning, worst first, at most [`NOT_AVAILABLE_MAX`]. Empty for callers
+    /// that are not admins.
     pub not_available: Vec<TargetNode>,
     /// Number of nodes with each reason code.
     pub reasons: BTreeMap<String, usize>,
@@ -77,8 +78,8 @@ pub struct TargetNode {
     pub state: String,
     /// Reason code of the agent.
     pub reason: Option<String>,
-    /// Since when the target has its status there. For a node that does not answer, the time of its latest answer. `null`
-    /// if there is none.
+    /// Since when the target has its status there. For a node that does not answer, the time of its latest answer.
+    /// `null` if there is none.
     pub since: Option<String>,
     /// What happened, and what to do.
     pub message: Option<String>,
@@ -97,8 +98,8 @@ pub struct ProbedTargetNode {
     /// The target on the node.
     #[serde(flatten)]
     pub node: TargetNode,
-    /// Time at which the node last answered with this state. With an agent of an earlier release, the end of the latest known
-    /// probe, according to the clock of the node.
+    /// Time at which the node last answered with this state. With an agent of an earlier release, the end of the latest
+    /// known probe, according to the clock of the node.
     pub observed_at: Option<String>,
 }
 

@@ -13,14 +13,14 @@ use crate::sys::{ChildCensus, CommandInput, run_bounded_with};
 const OUTPUT_MAX_CHARS: usize = 512;
 
 #[derive(Debug)]
-pub(super) struct Command {
+pub(super) struct NotifyCommand {
     settings: CommandSettings,
     census: ChildCensus,
     /// Id under which the census knows its child, which works for no target. So it runs once at a time.
     id: Uuid,
 }
 
-impl Command {
+impl NotifyCommand {
     /// Verifies the program. Runs nothing.
     pub(super) async fn load(settings: &CommandSettings, census: &ChildCensus) -> Result<Self, FileError> {
         verify_program(&settings.program).await?;

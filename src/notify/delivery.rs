@@ -1,7 +1,7 @@
 //! Delivery: one attempt to hand a notification to a receiver.
 
 use super::attempt::AttemptError;
-use super::command::Command;
+use super::command::NotifyCommand;
 use super::notification::Notification;
 use super::webhook::Webhook;
 
@@ -9,7 +9,7 @@ use super::webhook::Webhook;
 #[derive(Debug)]
 pub(super) enum Delivery {
     Webhook(Box<Webhook>),
-    Command(Command),
+    Command(NotifyCommand),
 }
 
 impl Delivery {

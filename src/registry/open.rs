@@ -16,7 +16,9 @@ use crate::model::settings::SharedRegistrySettings;
 /// # Errors
 /// [`OpenError`]; what exists is left as it was.
 pub fn open(url: &RegistryUrl) -> Result<Registry, OpenError> {
-    Ok(Registry::new(Arc::new(SqliteStore::open(url.file())?)))
+    match url {
+        RegistryUrl::Sqlite(_) | RegistryUrl::Etcd(_) => Ok(Registry::new(Arc::new(SqliteStore::open(url.file())?))),
+    }
 }
 
 /// Opens this node's copy of a shared registry, as [`open`]. Sends no request to the shared registry.
@@ -32,5 +34,7 @@ pub fn open_copy(settings: &SharedRegistrySettings, shared: Arc<dyn SharedRegist
 /// `None` if the store has no file.
 #[must_use]
 pub fn file(url: &RegistryUrl) -> Option<&Path> {
-    Some(url.file())
+    match url {
+        RegistryUrl::Sqlite(_) | RegistryUrl::Etcd(_) => Some(url.file()),
+    }
 }

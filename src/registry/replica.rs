@@ -5,11 +5,11 @@
 //! ```
 //!
 //! Everything is read from the copy, so reading and probing need no other host. A change is made in the shared registry
-//! first, and then in the copy. When the shared registry is unavailable, changes fail and all else goes on. What belongs
-//! to this node alone is only in the copy: histories, canary records and mounts.
+//! first, and then in the copy. When the shared registry is unavailable, changes fail and all else goes on. What
+//! belongs to this node alone is only in the copy: histories, canary records and mounts.
 //!
-//! A node whose registry is empty joins by itself. A node with targets of its own stays a single node until the operator
-//! lets it join ([`join`]), because its targets would otherwise be lost or doubled.
+//! A node whose registry is empty joins by itself. A node with targets of its own stays a single node until the
+//! operator lets it join ([`join`]), because its targets would otherwise be lost or doubled.
 
 mod difference;
 #[cfg(test)]
@@ -46,8 +46,8 @@ const QUORUM_EVERY: u32 = 10;
 /// Longest time between two comparisons with a quorum, unless the interval is longer.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(300);
 
-/// Deadline of all that a change waits for before it is sent to the shared registry: a comparison in progress, and a read
-/// of the content.
+/// Deadline of all that a change waits for before it is sent to the shared registry: a comparison in progress, and a
+/// read of the content.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A store that keeps a copy of a shared registry.
@@ -134,8 +134,8 @@ fn wait_after(interval: Duration, failures: u32) -> Duration {
     base.mul_f64(1.0 + JITTER * (2.0 * random_fraction() - 1.0))
 }
 
-/// Returns the time to the first comparison of a node that has a copy. Many nodes may start at the same time, and a change
-/// does not wait for it.
+/// Returns the time to the first comparison of a node that has a copy. Many nodes may start at the same time, and a
+/// change does not wait for it.
 fn first_wait(interval: Duration) -> Duration {
     interval.min(RETRY_MAX).mul_f64(random_fraction())
 }

@@ -144,8 +144,8 @@ impl Snapshot {
         self
     }
 
-    /// Returns what changed since an older snapshot of the same store: what was removed, then what is new or changed, in
-    /// the order of this snapshot. Entries that are the same allocation in both are not compared.
+    /// Returns what changed since an older snapshot of the same store: what was removed, then what is new or changed,
+    /// in the order of this snapshot. Entries that are the same allocation in both are not compared.
     #[must_use]
     pub fn differences_from(&self, older: &Self) -> Vec<Difference> {
         let is_same = |(before, after): (&Arc<RegisteredTarget>, &Arc<RegisteredTarget>)| {

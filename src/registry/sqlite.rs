@@ -1,11 +1,11 @@
 //! The embedded store: one SQLite file, one writer.
 //!
-//! One thread owns the connection and takes jobs from a bounded queue. So no task of the runtime waits for the disk.
-//! A queued commit is finished even when its caller has stopped waiting. Each commit is one `IMMEDIATE` transaction. The
-//! write-ahead log with `synchronous = FULL` makes it durable before the caller gets its answer. When no job follows for
-//! [`CHECKPOINT_AFTER`], the log is copied into the file and emptied. A copy of the file alone is then complete. Targets
-//! are read once, when the file is opened. Afterwards its lock excludes other writers, and the snapshot in memory follows
-//! every commit.
+//! One thread owns the connection and takes jobs from a bounded queue. So no task of the runtime waits for the disk. A
+//! queued commit is finished even when its caller has stopped waiting. Each commit is one `IMMEDIATE` transaction. The
+//! write-ahead log with `synchronous = FULL` makes it durable before the caller gets its answer. When no job follows
+//! for [`CHECKPOINT_AFTER`], the log is copied into the file and emptied. A copy of the file alone is then complete.
+//! Targets are read once, when the file is opened. Afterwards its lock excludes other writers, and the snapshot in
+//! memory follows every commit.
 //!
 //! Opening never replaces an existing file. Anything but an intact registry of a known schema is refused
 //! and left unchanged, byte for byte ([`mod@file`]). A second agent on the same file is refused too.
@@ -160,8 +160,8 @@ impl SqliteStore {
         self.write_rows(move |connection| membership_rows::put(connection, cloud_id)).await
     }
 
-    /// Makes the file the copy of a shared registry, as [`Adoption`] says. The snapshot does not change before the file is
-    /// opened again.
+    /// Makes the file the copy of a shared registry, as [`Adoption`] says. The snapshot does not change before the file
+    /// is opened again.
     ///
     /// # Errors
     /// [`StorageError`] when it could not be made durable. Nothing was changed then.

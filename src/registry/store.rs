@@ -53,8 +53,8 @@ pub enum SharedChangeError {
     CopyFailed(StorageError),
 }
 
-/// Why a commit failed. Nothing was changed, except that [`StorageError::Uncertain`] and some [`SharedChangeError`] leave it
-/// open.
+/// Why a commit failed. Nothing was changed, except that [`StorageError::Uncertain`] and some [`SharedChangeError`]
+/// leave it open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// The store is not at the expected revision.

@@ -34,9 +34,9 @@ const TRIM_MIN_BYTES: usize = 1 << 20;
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Starts a thread that returns the memory of the start and of bursts to the kernel, until the process ends. By itself,
-/// the C library returns only the free memory at the end of an arena, so one small block can keep all memory of a burst of
-/// requests. A separate thread is needed because a trim of 100 MB takes several milliseconds, too long for a thread that runs
-/// tasks.
+/// the C library returns only the free memory at the end of an arena, so one small block can keep all memory of a burst
+/// of requests. A separate thread is needed because a trim of 100 MB takes several milliseconds, too long for a thread
+/// that runs tasks.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -87,9 +87,9 @@ fn trim() {
     }
 }
 
-/// Unmaps the pages of the program and its libraries that the process has not changed (madvise(2), `MADV_DONTNEED`). The
-/// kernel keeps them in its page cache, and maps those that are still used again, each in less than a microsecond. It maps
-/// pages in groups of 64 KiB or more, and the start uses many functions that are rarely used afterwards.
+/// Unmaps the pages of the program and its libraries that the process has not changed (madvise(2), `MADV_DONTNEED`).
+/// The kernel keeps them in its page cache, and maps those that are still used again, each in less than a microsecond.
+/// It maps pages in groups of 64 KiB or more, and the start uses many functions that are rarely used afterwards.
 #[allow(unsafe_code, reason = "segments can only be listed, and pages only be unmapped, through the C library")]
 fn unmap_program() {
     // SAFETY: the function has the required signature, and dl_iterate_phdr(3) does not keep it.

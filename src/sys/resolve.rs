@@ -8,10 +8,10 @@
 //! - Callers that need the same name share one lookup. So a lookup that hangs blocks one thread, however many
 //!   targets use its name and however often they are probed.
 //!
-//! Storage, Keystone, the key manager, the receivers of notifications, the nodes of an aggregator and etcd have separate
-//! resolvers ([`STORAGE`], [`KEYSTONE`], [`KEY_MANAGER`], [`RECEIVERS`], [`NODES`], [`ETCD`]), so that hanging lookups of storage
-//! do not stop the validation of tokens. They live as long as the process. A reload of the configuration does not
-//! create new ones.
+//! Storage, Keystone, the key manager, the receivers of notifications, the nodes of an aggregator and etcd have
+//! separate resolvers ([`STORAGE`], [`KEYSTONE`], [`KEY_MANAGER`], [`RECEIVERS`], [`NODES`], [`ETCD`]), so that hanging
+//! lookups of storage do not stop the validation of tokens. They live as long as the process. A reload of the
+//! configuration does not create new ones.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,8 @@
 //! SRV records (RFC 2782), from the name servers of this host.
 //!
-//! getaddrinfo(3) does not return SRV records. A resolver library adds a dozen crates for what the name server does anyway.
-//! So [`lookup`] sends a single recursive query over UDP, and over TCP if the answer does not fit, to the name servers in
-//! turn. Each has a deadline, and the largest answer is that of DNS, 64 KiB.
+//! getaddrinfo(3) does not return SRV records. A resolver library adds a dozen crates for what the name server does
+//! anyway. So [`lookup`] sends a single recursive query over UDP, and over TCP if the answer does not fit, to the name
+//! servers in turn. Each has a deadline, and the largest answer is that of DNS, 64 KiB.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -96,8 +96,8 @@ fn servers(text: &str) -> Vec<SocketAddr> {
     if servers.is_empty() { vec![SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))] } else { servers }
 }
 
-/// Parses an address of a name server, which for a link-local one has an interface: `fe80::1%2`. An interface that is given
-/// by its name is not supported.
+/// Parses an address of a name server, which for a link-local one has an interface: `fe80::1%2`. An interface that is
+/// given by its name is not supported.
 fn address(text: &str) -> Option<SocketAddr> {
     match text.split_once('%') {
         None => Some(SocketAddr::from((text.parse::<IpAddr>().ok()?, PORT))),

@@ -96,8 +96,8 @@ enum Part {
 }
 
 impl Agents {
-    /// Starts the agents of `nodes` nodes, which answer as `agent` does. Those of an earlier release do not have the list of
-    /// verdicts.
+    /// Starts the agents of `nodes` nodes, which answer as `agent` does. Those of an earlier release do not have the
+    /// list of verdicts.
     pub async fn start(nodes: usize, agent: &Daemon, has_verdicts: bool) -> anyhow::Result<Self> {
         let mut templates = Vec::new();
         for path in LISTS {

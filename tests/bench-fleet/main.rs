@@ -6,9 +6,10 @@
 //! ```
 //!
 //! The agents are one server in this process, with an address of its own for each node ([`agents`]). Their answers are
-//! those of a real agent with 20 targets on four servers, which the benchmark starts first. Each agent probes its targets
-//! every 10 s, so the times in its reports change as often. The aggregator is the binary that packages contain, with its
-//! default interval: 5 s and 20 s. It takes about six minutes and prints a table. The exit code is not zero when a goal is missed.
+//! those of a real agent with 20 targets on four servers, which the benchmark starts first. Each agent probes its
+//! targets every 10 s, so the times in its reports change as often. The aggregator is the binary that packages contain,
+//! with its default interval: 5 s and 20 s. It takes about six minutes and prints a table. The exit code is not zero
+//! when a goal is missed.
 //!
 //! | figure | measured | goal |
 //! |---|---|---|

@@ -1,4 +1,5 @@
-//! Authentication: the cost of a token that Keystone has validated, compared with the same daemon without authentication.
+//! Authentication: the cost of a token that Keystone has validated, compared with the same daemon without
+//! authentication.
 //!
 //! The Keystone is a real one (`tests/peers/keystone`). It validates the token once, for the first request.
 

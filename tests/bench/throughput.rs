@@ -91,8 +91,8 @@ pub async fn measure(daemon: &Daemon, targets: usize, table: &mut Table) -> anyh
     Ok(())
 }
 
-/// Measures compressed answers, and 304 for a client that has the list. The latter uses the list of types, which no probe
-/// changes.
+/// Measures compressed answers, and 304 for a client that has the list. The latter uses the list of types, which no
+/// probe changes.
 pub async fn measure_savings(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
     let types = http::get(daemon.address, "/backup_target_types").await?;
     let tag = types.headers.get(::http::header::ETAG).and_then(|tag| tag.to_str().ok()).context("no ETag")?;

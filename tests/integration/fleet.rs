@@ -278,8 +278,8 @@ async fn aggregator_that_no_agent_answers_does_not_answer_with_an_empty_list() {
     assert!(nodes["nodes"].is_array(), "{nodes:#}");
 }
 
-/// A server in front of an agent: it answers as an agent of an earlier release, which has no list of verdicts, or as one
-/// of this release. Returns its address and the requests with the status of each.
+/// A server in front of an agent: it answers as an agent of an earlier release, which has no list of verdicts, or as
+/// one of this release. Returns its address and the requests with the status of each.
 async fn recording(agent: &Daemon, has_verdicts: bool) -> (String, Arc<Mutex<Vec<(String, u16)>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let (address, agent) = (listener.local_addr().expect("its address"), agent.address());

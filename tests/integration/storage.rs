@@ -56,12 +56,12 @@ pub fn measure(path: &Path) -> (u64, u64) {
     (counts.blocks() * unit, (counts.blocks() - counts.blocks_free()) * unit)
 }
 
-/// Time by which the clock of a service passes the end of a retention that began just before, with the uncertainty of the
-/// clocks. It is below the difference of clocks that is a warning.
+/// Time by which the clock of a service passes the end of a retention that began just before, with the uncertainty of
+/// the clocks. It is below the difference of clocks that is a warning.
 const PAST_RETENTION: Duration = Duration::from_secs(15);
 
-/// Completes the first lock proof of an immutable target, and returns the report. The clock of the service passes the end
-/// of the retention, so that the test need not wait for it.
+/// Completes the first lock proof of an immutable target, and returns the report. The clock of the service passes the
+/// end of the retention, so that the test need not wait for it.
 pub async fn prove_lock(daemon: &Daemon, server: &S3Server, id: &str) -> Value {
     // The first probe also makes all attempts that the lock must refuse.
     let report = daemon.wait_for_report(id, "a first probe", |report| !report["verdict"].is_null()).await;

@@ -74,7 +74,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
         ],
     ),
     // The configuration selects the kind of store by its URL. Nothing above the registry knows it.
-    ("Sqlite", &["config/tests.rs", "config/validate/registry.rs", "model/registry_url.rs"]),
+    ("Sqlite", &["config/tests.rs", "config/validate/registry.rs", "model/registry_url.rs", "registry/open.rs"]),
     ("sqlite", &["registry.rs", "registry/"]),
     // The start of the daemon binds the addresses.
     ("Listeners", &["cli/serve.rs", "cli/aggregate.rs", "api.rs", "api/listen.rs", "api/listen/tests.rs"]),
@@ -103,19 +103,9 @@ const SAME_TEXT_AS_A_KIND: &[(&str, &str)] = &[
     ("sys/mount_table/table.rs", "the type of a file system"),
 ];
 
-/// Names that several types have, each for a reason. Any other name belongs to one type.
-const SHARED_TYPE_NAMES: &[&str] = &[
-    // Arguments and subcommands of each subcommand, in its file.
-    "Arguments",
-    "Command",
-    // Keys of the configuration file, and the settings or parts of the agent that they become.
-    "NfsOverride",
-    "ProbeOverride",
-    "Target",
-    "Webhook",
-    // To a probe worker, and of a signal to the daemon.
-    "Request",
-];
+/// Names that the files of several subcommands have: their arguments, and their own subcommands. Any other name belongs
+/// to one type.
+const SHARED_TYPE_NAMES: &[&str] = &["Arguments", "Command"];
 
 /// Files that may use the methods that `.clippy.toml` forbids, each with the reason.
 const MAY_TOUCH_PATHS: &[(&str, &str)] = &[

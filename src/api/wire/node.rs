@@ -82,7 +82,8 @@ pub struct Agent {
 pub struct SharedRegistryState {
     /// Whether this node has joined it. Otherwise this node works with its own targets until `fleet join`.
     pub is_joined: bool,
-    /// When a quorum last confirmed that the copy of this node is up to date. `null` before the first time since the start.
+    /// When a quorum last confirmed that the copy of this node is up to date. `null` before the first time since the
+    /// start.
     pub compared_at: Option<String>,
     /// Why it cannot be used now. `null` if it can.
     pub problem: Option<String>,

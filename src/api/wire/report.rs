@@ -9,7 +9,7 @@ use super::extensible::{CheckName, MountMode, Outcome, ProbeVerdict, ProofVerdic
 use super::timestamp::timestamp;
 use super::usage_listing::UsageListing;
 use crate::agent::TargetView;
-use crate::model::report::{self, CheckResult, InUseFacts, LockProofState, MountFacts};
+use crate::model::report::{self, CheckResult, InUseFacts, KindFacts, LockProofState, MountFacts};
 
 /// Latest report about a target on this node, with the status that follows from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -36,7 +36,8 @@ pub struct Report {
     pub checked_at: Option<String>,
     /// Duration, in milliseconds.
     pub duration_ms: Option<f64>,
-    /// How the NFS target was verified: `kernel` (mounted), `observe` (through a private mount), or `none` (over the wire).
+    /// How the NFS target was verified: `kernel` (mounted), `observe` (through a private mount), or `none` (over the
+    /// wire).
     pub mode: Option<MountMode>,
     /// Size of the file system, or quota of the bucket, in bytes.
     pub capacity_bytes: Option<u64>,
@@ -46,8 +47,8 @@ pub struct Report {
     pub available_bytes: Option<u64>,
     /// Used part of the space that a writer could ever use, in percent.
     pub used_percent: Option<f64>,
-    /// Estimated time until the target is full, in seconds, if its use continues to grow as in the last three days. `null`
-    /// if that is not known, or if it is more than a year.
+    /// Estimated time until the target is full, in seconds, if its use continues to grow as in the last three days.
+    /// `null` if that is not known, or if it is more than a year.
     pub time_to_full_s: Option<u64>,
     /// Number of inodes of the file system.
     pub inodes: Option<u64>,
@@ -72,8 +73,8 @@ pub struct Report {
     pub default_retention: Option<String>,
     /// Time at which `versioning`, `object_lock` and `default_retention` were read. Not every probe reads them.
     pub bucket_configuration_read_at: Option<String>,
-    /// Time at which the first certificate that the service presents expires (`notAfter`). `null` if that is not known, or
-    /// without TLS.
+    /// Time at which the first certificate that the service presents expires (`notAfter`). `null` if that is not known,
+    /// or without TLS.
     pub certificate_expires_at: Option<String>,
     /// Time at which the credentials of the bucket expire. `null` if they do not, or if that is not known.
     pub credentials_expire_at: Option<String>,
@@ -182,8 +183,11 @@ impl From<&TargetView> for Report {
         let report = report.as_deref();
         let capacity = report.and_then(|report| report.capacity).unwrap_or_default();
         let facts = report.and_then(|report| report.facts.as_ref());
-        let (mode, mount) = facts.and_then(|facts| facts.nfs()).unzip();
-        let (mount, bucket) = (mount.flatten(), facts.and_then(|facts| facts.bucket()));
+        let (mode, mount, bucket) = match facts {
+            None => (None, None, None),
+            Some(KindFacts::Nfs { mode, mount, .. }) => (Some(*mode), mount.as_deref(), None),
+            Some(KindFacts::S3(bucket)) => (None, None, Some(&**bucket)),
+        };
         let requests = bucket.and_then(|bucket| bucket.requests);
         let finding = status.finding.as_ref();
         Self {

@@ -47,8 +47,8 @@ pub struct Target {
     pub s3_bucket: Option<String>,
     /// Mount options of an NFS target. `null` if it uses those of the configuration, and for S3.
     pub nfs_mount_opts: Option<String>,
-    /// How an NFS target is verified: `kernel`, `observe` or `none`. `null` if it is verified as the configuration says, and
-    /// for S3.
+    /// How an NFS target is verified: `kernel`, `observe` or `none`. `null` if it is verified as the configuration
+    /// says, and for S3.
     #[serde(default)]
     pub mount_mode: Option<MountMode>,
     /// URL of the secret that contains the credentials of an S3 target, as a client gave it. `null` for NFS.
@@ -144,7 +144,8 @@ pub struct NewTarget {
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::MountModeName>)]
     pub mount_mode: Option<String>,
-    /// URL of the secret that contains the credentials of an S3 target. The agent reads it if `[key_manager]` is enabled.
+    /// URL of the secret that contains the credentials of an S3 target. The agent reads it if `[key_manager]` is
+    /// enabled.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::SecretUrl>)]
     pub secret_ref: Option<String>,
@@ -265,7 +266,17 @@ impl Target {
         let mount_path = mount_path.display().to_string();
         // Old figures beside "offline" would say that they were measured when they were not.
         let capacity = report.as_ref().and_then(|report| report.capacity);
-        let SpecFields { s3_endpoint_url, s3_bucket, nfs_mount_opts, secret_ref, .. } = target.spec.to_fields();
+        // Names every field, so that a new one is shown or left out deliberately.
+        let SpecFields {
+            kind: _,
+            filesystem_export: _,
+            s3_endpoint_url,
+            s3_bucket,
+            immutable: _,
+            nfs_mount_opts,
+            mount_mode: _,
+            secret_ref,
+        } = target.spec.to_fields();
         Self {
             id: target.id.to_string(),
             kind: target.spec.kind().into(),

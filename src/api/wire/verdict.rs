@@ -1,7 +1,9 @@
-//! Targets with their verdicts on the wire: a list that stays the same while nothing happens, for programs that poll it.
+//! Targets with their verdicts on the wire: a list that stays the same while nothing happens, for programs that poll
+//! it.
 //!
-//! A report changes at each probe. This one has no times of probes, and the used space is rounded. So a client that sends
-//! `If-None-Match` gets a 304 until a status, a reason, a message or a size changes. A message can contain a measurement.
+//! A report changes at each probe. This one has no times of probes, and the used space is rounded. So a client that
+//! sends `If-None-Match` gets a 304 until a status, a reason, a message or a size changes. A message can contain a
+//! measurement.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -43,7 +43,7 @@ pub(super) fn notify(raw: &raw::Notify, mount_root: &Path) -> Validated<NotifySe
     })
 }
 
-fn webhook(raw: &raw::Webhook) -> Validated<WebhookSettings> {
+fn webhook(raw: &raw::WebhookEntry) -> Validated<WebhookSettings> {
     let secret_file = raw.secret_file.as_ref();
     let ca_bundle = raw.ca_bundle.as_ref();
     Ok(WebhookSettings {
@@ -71,7 +71,7 @@ fn url(text: &Text) -> Validated<String> {
     Err(invalid(text, "[[notify.webhook]] url", problem))
 }
 
-fn command(raw: &raw::CommandHook, mount_root: &Path) -> Validated<CommandSettings> {
+fn command(raw: &raw::CommandEntry, mount_root: &Path) -> Validated<CommandSettings> {
     const KEY: &str = "[[notify.command]] argv";
     let words = raw.argv.get_ref();
     let Some((program, arguments)) = words.split_first().filter(|_| words.len() <= WORDS_MAX) else {

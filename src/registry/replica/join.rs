@@ -2,11 +2,11 @@
 //!
 //! [`plan`] decides without changing anything. A target whose storage is registered there gets the id from there, and
 //! its former id becomes an alias. [`apply`] moves one target after another. A target with many types needs several
-//! commits: the first one has the target and its first types, and the others add types. The command can be repeated after
-//! a failure, because what was moved is recognized by its id.
+//! commits: the first one has the target and its first types, and the others add types. The command can be repeated
+//! after a failure, because what was moved is recognized by its id.
 //!
-//! A node that has joined another registry has a copy of all its targets. They belong to the other nodes too, so they are
-//! moved only on request ([`FormerRegistry`]).
+//! A node that has joined another registry has a copy of all its targets. They belong to the other nodes too, so they
+//! are moved only on request ([`FormerRegistry`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -115,8 +115,8 @@ pub enum JoinError {
     Conflicts(String),
 }
 
-/// Decides what joining would do with the registry at `path`. Writes nothing, so there must be a shared registry. An agent
-/// may run.
+/// Decides what joining would do with the registry at `path`. Writes nothing, so there must be a shared registry. An
+/// agent may run.
 ///
 /// # Errors
 /// [`JoinError`].

@@ -90,7 +90,7 @@ fn first_target_that_declines_the_default_is_not_the_default() {
 }
 
 #[test]
-fn one_bucket_in_two_spellings_is_refused_for_a_new_or_changed_target_only() {
+fn bucket_in_another_spelling_is_refused_for_a_new_or_changed_target() {
     let content =
         Content::of([s3("https://ceph.example/bucket"), s3("https://CEPH.example:443/bucket"), s3("backups")]);
     let [first, _, aws] = content.ids()[..] else { panic!("a registry of an earlier release") };

@@ -61,7 +61,8 @@ pub fn inspect(path: &Path) -> Result<Inspected, OpenError> {
     Ok(Inspected { content: Some(content), targets, warning })
 }
 
-/// Reads the targets of the registry at `path`, and the id of the shared registry that its node has joined. An agent may run.
+/// Reads the targets of the registry at `path`, and the id of the shared registry that its node has joined. An agent
+/// may run.
 ///
 /// # Errors
 /// [`OpenError`] when it cannot be read, or an older release wrote it.
@@ -110,7 +111,8 @@ fn immutable_url(path: &Path) -> String {
     url + "?immutable=1"
 }
 
-/// Verifies that this user may write the file and its directory. If only the directory is missing, the agent creates it.
+/// Verifies that this user may write the file and its directory. If only the directory is missing, the agent creates
+/// it.
 fn verify_writable(path: &Path) -> Result<(), OpenError> {
     let directory = directory(path);
     let verify = |path: &Path| access(path, AccessFlags::W_OK);

@@ -1,5 +1,6 @@
 //! Tests of the file: reopening, damage, locks and checkpoints. [`upgrade`] tests other schemas, [`loss`] tests a file
-//! that lost acknowledged changes, [`backup`] tests backup and restore, [`inspection`] reading without a change, and [`disks`] a full or failing disk.
+//! that lost acknowledged changes, [`backup`] tests backup and restore, [`inspection`] reading without a change, and
+//! [`disks`] a full or failing disk.
 
 #![allow(clippy::disallowed_methods, reason = "the files are in a temporary directory and the child is this test")]
 

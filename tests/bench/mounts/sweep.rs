@@ -73,8 +73,8 @@ pub async fn measure(points: &[PathBuf], exporter: &Exporter, table: &mut Table)
     Ok(())
 }
 
-/// Reads the mount table and the capacity of every target concurrently, each in a task, as the agent does. The caller of
-/// `block_on` would be woken by each task, so the waiting is in a task too.
+/// Reads the mount table and the capacity of every target concurrently, each in a task, as the agent does. The caller
+/// of `block_on` would be woken by each task, so the waiting is in a task too.
 async fn sweep(
     pool: &WorkerPool,
     watch: &Arc<MountTableWatch>,

@@ -123,7 +123,7 @@ fn metadata_of_a_target_is_limited_over_several_changes() {
 }
 
 #[test]
-fn target_of_an_older_release_with_too_much_metadata_may_keep_or_lose_some() {
+fn target_with_too_much_metadata_may_keep_it_or_lose_some() {
     let (target, first_type) = nfs("nas:/a");
     let value = "x".repeat(TARGET_METADATA_MAX_BYTES);
     let metadata = (0..METADATA_MAX).map(|number| (number.to_string(), value.clone())).collect();
