@@ -143,7 +143,7 @@ impl S3Driver {
         let credentials_expire_at = api.credentials_expire_at();
         let session = BucketSession {
             access_key_id: api.access_key_id().to_owned(),
-            names: node.names(input).await,
+            names: node.names(input),
             clock: ServiceClock::new(clock_ahead_seconds),
             api,
         };

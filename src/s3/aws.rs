@@ -16,15 +16,14 @@ pub(crate) mod fake_service;
 mod handshake;
 mod objects;
 mod pages;
+mod shared_files;
 mod trust;
 mod xml;
 
 use std::sync::Arc;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
-use aws_sdk_s3::config::Region;
+use aws_config::meta::region::ProvideRegion as _;
 use aws_sdk_s3::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use http::Uri;
 use jiff::Timestamp;
@@ -79,14 +78,10 @@ impl BucketConnector {
     ///
     /// # Errors
     /// [`S3Failure::Agent`] when the SDK has no address for the bucket.
-    pub async fn service_address(
-        &self,
-        rule: Option<&S3AccessRule>,
-        secret: Option<&BucketSecret>,
-    ) -> Result<(String, u16), S3Failure> {
+    pub async fn service_address(&self, rule: Option<&S3AccessRule>, region: &str) -> Result<(String, u16), S3Failure> {
         let params = Params::builder()
             .bucket(self.location.bucket())
-            .region(self.region(rule, secret).await.to_string())
+            .region(region)
             .set_endpoint(self.location.endpoint().map(S3Endpoint::url))
             .force_path_style(addressing(rule) == S3Addressing::Path)
             .build();
@@ -121,8 +116,9 @@ impl BucketConnector {
         self.location.endpoint().is_none_or(S3Endpoint::is_tls)
     }
 
-    /// Returns a client with the current rule, credentials and CA bundle. The credentials of a `secret` are used
-    /// instead of those of the rule. Region and CA bundle of the rule are used instead of those of the secret.
+    /// Returns a client with the current rule, credentials and CA bundle, for the [`region`] of rule and secret. The
+    /// credentials of a `secret` are used instead of those of the rule. The CA bundle of the rule is used instead of
+    /// that of the secret.
     ///
     /// # Errors
     /// [`S3Failure::Tls`] for a CA bundle that cannot be used, [`S3Failure::NoCredentials`].
@@ -130,6 +126,7 @@ impl BucketConnector {
         &mut self,
         rule: Option<&S3AccessRule>,
         secret: Option<&Arc<BucketSecret>>,
+        region: &str,
     ) -> Result<AwsBucket, S3Failure> {
         let ca_bundle = match rule.and_then(|rule| rule.ca_bundle.as_deref()) {
             Some(path) => Some(trust::read_ca_bundle(path).await?),
@@ -139,7 +136,7 @@ impl BucketConnector {
         let key = ClientKey {
             endpoint: self.location.endpoint().cloned(),
             source: secret.cloned().map_or_else(|| ClientSource::Configured(configured()), ClientSource::Secret),
-            region: self.region(rule, secret.map(|secret| &**secret)).await.to_string(),
+            region: region.to_owned(),
             ca_bundle,
             addressing: addressing(rule),
         };
@@ -151,24 +148,27 @@ impl BucketConnector {
         let put_headers = rule.map(|rule| rule.put_headers.clone()).unwrap_or_default();
         Ok(AwsBucket::new(connected, &self.location, self.stats.clone(), self.requests.clone(), put_headers))
     }
+}
 
-    /// Returns the region of signatures: that of the rule, the secret, the environment or the profile.
-    async fn region(&self, rule: Option<&S3AccessRule>, secret: Option<&BucketSecret>) -> Region {
-        let of_rule = rule.and_then(|rule| rule.region.clone());
-        if let Some(region) = of_rule.or_else(|| Some(secret?.region()?.to_owned())) {
-            return Region::new(region);
-        }
-        let profile = ProfileFileRegionProvider::builder();
-        let profile = match rule.map(|rule| &rule.source) {
-            Some(S3CredentialSource::Profile(name)) => profile.profile_name(name),
-            _ => profile,
-        };
-        RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(profile.build())
-            .region()
-            .await
-            .unwrap_or(Region::from_static(REGION_WITHOUT_CONFIGURATION))
+/// Returns the region of signatures: that of the rule, the secret, the environment or the profile, or
+/// [`REGION_WITHOUT_CONFIGURATION`].
+///
+/// # Errors
+/// [`S3Failure::NoCredentials`] when the AWS shared files are not read in time.
+pub async fn region(rule: Option<&S3AccessRule>, secret: Option<&BucketSecret>) -> Result<String, S3Failure> {
+    let configured = rule.and_then(|rule| rule.region.as_deref()).or_else(|| secret?.region());
+    if let Some(region) = configured {
+        return Ok(region.to_owned());
     }
+    if let Some(region) = EnvironmentVariableRegionProvider::new().region().await {
+        return Ok(region.to_string());
+    }
+    let profile = match rule.map(|rule| &rule.source) {
+        Some(S3CredentialSource::Profile(name)) => Some(name.as_str()),
+        _ => None,
+    };
+    let region = shared_files::region(profile).await?;
+    Ok(region.unwrap_or_else(|| REGION_WITHOUT_CONFIGURATION.to_owned()))
 }
 
 fn addressing(rule: Option<&S3AccessRule>) -> S3Addressing {

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a file of the distribution, on the root file system")]
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +39,9 @@ pub const LONG_VERSION: &str = concat!(
 
 /// Name and version of the distribution (os-release(5)).
 const OS_RELEASE: &str = "/etc/os-release";
+
+/// Id of the installation of this host (machine-id(5)). It identifies the host among hosts of the same name.
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Id of the current boot (random(4)). In a container it is the id of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -209,6 +213,14 @@ pub fn hostname() -> String {
         .and_then(|name| name.into_string().ok())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Returns the machine id of this host, as it was at the first call (machine-id(5)). Empty without one.
+#[must_use]
+pub fn machine_id() -> &'static str {
+    static ID: LazyLock<String> =
+        LazyLock::new(|| std::fs::read_to_string(MACHINE_ID).unwrap_or_default().trim().to_owned());
+    &ID
 }
 
 #[cfg(test)]

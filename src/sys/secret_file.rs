@@ -4,19 +4,16 @@
 //! file that other users may change is refused, because they control its content. Anything but a regular file is
 //! refused too, because reading a pipe would wait for its writer.
 
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use secrecy::SecretString;
-use tokio::io::AsyncReadExt;
+
+use super::file_read::{READ_TIMEOUT, read_files};
 
 /// Maximum size of a file, in bytes. A chain of certificates has about 10,000.
 const FILE_MAX_BYTES: u64 = 1 << 20;
-
-/// Time limit for reading a file. It may be on storage that does not answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Mode bits that let a user other than the owner read the file.
 const OTHERS_MAY_READ: u32 = 0o044;
@@ -131,8 +128,8 @@ pub async fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// [`FileError`] when the file does not exist, is not executable, or others may change it.
 pub async fn verify_program(path: &Path) -> Result<(), FileError> {
-    #[allow(clippy::disallowed_methods, reason = "a program is on a local disk")]
-    let metadata = within_limit(path, tokio::fs::metadata(path)).await?;
+    #[allow(clippy::disallowed_methods, reason = "called on a thread that may hang")]
+    let metadata = within_limit(path, |path| std::fs::metadata(path)).await?;
     let mode = metadata.permissions().mode();
     if !metadata.is_file() || mode & MAY_EXECUTE == 0 {
         return Err(wrong(path, "is not an executable file"));
@@ -145,31 +142,35 @@ pub async fn verify_program(path: &Path) -> Result<(), FileError> {
 }
 
 async fn read(path: &Path) -> Result<(Vec<u8>, u32), FileError> {
-    within_limit(path, read_whole(path)).await
+    within_limit(path, read_whole).await
 }
 
-async fn within_limit<T>(path: &Path, reading: impl Future<Output = io::Result<T>>) -> Result<T, FileError> {
-    match tokio::time::timeout(READ_TIMEOUT, reading).await {
-        Ok(outcome) => outcome.map_err(|error| FileError {
+async fn within_limit<T: Send + 'static>(
+    path: &Path,
+    reading: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T, FileError> {
+    let read = path.to_owned();
+    match read_files(path, READ_TIMEOUT, move || reading(&read)).await {
+        Some(outcome) => outcome.map_err(|error| FileError {
             is_absent: error.kind() == io::ErrorKind::NotFound,
             is_denied: error.kind() == io::ErrorKind::PermissionDenied,
             ..wrong(path, &format!("cannot be read: {error}"))
         }),
-        Err(_) => Err(wrong(path, &format!("was not read within {} s", READ_TIMEOUT.as_secs()))),
+        None => Err(wrong(path, &format!("was not read within {} s", READ_TIMEOUT.as_secs()))),
     }
 }
 
-async fn read_whole(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+fn read_whole(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     // Otherwise opening a pipe would wait for its writer. A pipe is refused below.
     let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let file = tokio::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).await?;
-    let metadata = file.metadata().await?;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let mode = metadata.permissions().mode();
     let mut bytes = Vec::new();
-    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).await?;
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX_BYTES {
         return Err(io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
     }

@@ -392,3 +392,29 @@ async fn silent_source_of_credentials_leaves_the_target_available() {
     with_timeout("the second question", asked).await;
     assert_healthy(&daemon.check(&id).await);
 }
+
+#[tokio::test]
+async fn home_directory_that_does_not_answer_stops_only_the_buckets_that_need_it() {
+    let s3 = s3().await;
+    let workspace = Workspace::new();
+    std::fs::create_dir(workspace.path(".aws")).expect("created");
+    // Opening a pipe waits for its writer, as reading a file waits for a dead server.
+    let config = workspace.path(".aws/config");
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let daemon = Daemon::start(&workspace).await;
+    // More targets than the agent's runtime has threads.
+    let created = ["plain", "locked", "versioned"].map(|bucket| daemon.create(s3_target(&s3, bucket)));
+    let ids = with_timeout("the answers to POST", futures::future::join_all(created)).await;
+    let report = daemon.check(&ids[0]).await;
+    assert_offline(&report, "no_credentials");
+    let message = report["message"].as_str().expect("a message");
+    assert_contains(message, &["~/.aws/config", "region", "within 5 s", "[[s3.credentials]]"]);
+    daemon.get("/healthz").await;
+
+    let pipe = workspace.path("pipe");
+    std::fs::rename(&config, &pipe).expect("renamed");
+    drop(std::fs::OpenOptions::new().write(true).open(&pipe).expect("a reader"));
+    for id in ids {
+        assert_healthy(&daemon.check(&id).await);
+    }
+}

@@ -19,13 +19,11 @@ use crate::driver::host::Host;
 use crate::model::report::{Finding, InUseFacts, finding};
 use crate::model::secret_ref::SecretRef;
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{BucketSecret, CheckName, END_ANNOUNCED_BEFORE, MountName, Reason, S3Location, TargetId};
-use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
+use crate::model::{CheckName, END_ANNOUNCED_BEFORE, MountName, Reason, S3Location, TargetId};
+use crate::s3::aws::{AwsBucket, BucketConnector, REGION_WITHOUT_CONFIGURATION, RequestCounter, region};
 use crate::s3::{S3Failure, within};
+use crate::sys::node::machine_id;
 use crate::sys::secret_file::exposure_warning;
-
-/// Identifies this host among hosts of the same name (machine-id(5)).
-const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Reasons with which a service refuses credentials, so that they may have been replaced.
 const REFUSALS: [Reason; 4] =
@@ -111,8 +109,9 @@ impl NodeChecks {
         let credentials = self.credentials.read(input).await;
         let secret = credentials.secret();
         let known = secret.ok().flatten();
+        let region = region(rule, known.map(|secret| &**secret)).await;
         let reaching = async {
-            match address(connector, rule, known.map(|secret| &**secret)).await {
+            match address(connector, rule, region.as_ref().ok()).await {
                 Ok((proxy, host, port)) => {
                     service = Some((host.clone(), port));
                     match proxy {
@@ -138,13 +137,10 @@ impl NodeChecks {
                     return if error.is_outage() { Checked::timed_out(finding) } else { Checked::failed(finding) };
                 }
             };
-            let connected =
-                tokio::time::timeout(deadline, connector.connect(rule, secret)).await.unwrap_or_else(|_| {
-                    Err(S3Failure::NoCredentials(format!(
-                        "their source did not answer within {} ms",
-                        deadline.as_millis()
-                    )))
-                });
+            let connecting = async { connector.connect(rule, secret, &region?).await };
+            let connected = tokio::time::timeout(deadline, connecting).await.unwrap_or_else(|_| {
+                Err(S3Failure::NoCredentials(format!("their source did not answer within {} ms", deadline.as_millis())))
+            });
             match connected {
                 Ok(connected) => {
                     let api = &*api.insert(connected);
@@ -182,16 +178,15 @@ impl NodeChecks {
     }
 
     /// Returns the names of this node's canaries in the bucket.
-    pub(super) async fn names(&self, input: Input<'_>) -> CanaryNames {
-        let machine = tokio::fs::read_to_string(std::path::Path::new(MACHINE_ID)).await.unwrap_or_default();
-        let node = format!("{} {}", self.host.hostname, machine.trim());
+    pub(super) fn names(&self, input: Input<'_>) -> CanaryNames {
+        let node = format!("{} {}", self.host.hostname, machine_id());
         let (prefix, export) = (&input.settings.s3_canary.prefix, input.location.to_string());
         CanaryNames::new(prefix, &node, &export, self.host.role, self.instance)
     }
 
     /// Removes all canaries of this node. Returns a remark if one may remain.
     pub(super) async fn remove_canaries(&mut self, input: Input<'_>) -> Option<String> {
-        let names = self.names(input).await;
+        let names = self.names(input);
         let deadline = input.settings.probe.deadline;
         let remains = |why: String| {
             let (location, folder) = (input.location, names.folder());
@@ -203,7 +198,8 @@ impl NodeChecks {
             Err(error) => return Some(remains(error.to_string())),
         };
         let removing = async {
-            let api = self.connector.connect(input.rule, secret).await?;
+            let region = region(input.rule, secret.map(|secret| &**secret)).await?;
+            let api = self.connector.connect(input.rule, secret, &region).await?;
             self.canaries.remove_all(&api, &names, input.location, deadline).await
         };
         match within(deadline, removing).await {
@@ -219,9 +215,11 @@ type Address = (Option<(String, u16)>, String, u16);
 async fn address(
     connector: &BucketConnector,
     rule: Option<&S3AccessRule>,
-    secret: Option<&BucketSecret>,
+    region: Option<&String>,
 ) -> Result<Address, S3Failure> {
-    let (host, port) = connector.service_address(rule, secret).await?;
+    // An endpoint has the same address in all regions.
+    let region = region.map_or(REGION_WITHOUT_CONFIGURATION, String::as_str);
+    let (host, port) = connector.service_address(rule, region).await?;
     Ok((connector.proxy_to(&host, port)?, host, port))
 }
 
@@ -231,7 +229,7 @@ async fn address(
 /// The sentence of the check `reachable`.
 pub(super) async fn contacted_host(location: &S3Location, rule: Option<&S3AccessRule>) -> Result<String, String> {
     let connector = BucketConnector::new(location.clone(), &Arc::default());
-    match address(&connector, rule, None).await {
+    match address(&connector, rule, region(rule, None).await.ok().as_ref()).await {
         Ok((Some((proxy, _)), ..)) => Ok(proxy),
         Ok((None, host, _)) => Ok(host),
         Err(failure) => Err(failure.finding(location).message),

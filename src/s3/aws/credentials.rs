@@ -14,6 +14,7 @@ use aws_sdk_s3::config::Region;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use secrecy::ExposeSecret;
 
+use super::shared_files;
 use crate::model::cause::innermost_cause;
 use crate::model::settings::S3CredentialSource;
 use crate::model::{BucketSecret, END_ANNOUNCED_BEFORE};
@@ -105,23 +106,20 @@ pub(super) async fn load(
         S3Failure::NoCredentials(format!("{what}: {}", innermost_cause(error)))
     };
     let credentials = match source {
-        S3CredentialSource::DefaultChain => DefaultCredentialsChain::builder()
-            .configure(settings())
-            .region(region.clone())
-            .build()
-            .await
-            .provide_credentials()
-            .await
-            .map_err(|error| {
+        S3CredentialSource::DefaultChain => {
+            let builder = DefaultCredentialsChain::builder().configure(settings()).region(region.clone());
+            let reading = async move { builder.build().await.provide_credentials().await };
+            shared_files::credentials("the AWS default chain of credentials", reading).await?.map_err(|error| {
                 none("the AWS default chain (environment, shared files, instance metadata) found none", &error)
-            }),
-        S3CredentialSource::Profile(name) => ProfileFileCredentialsProvider::builder()
-            .profile_name(name)
-            .configure(&settings())
-            .build()
-            .provide_credentials()
-            .await
-            .map_err(|error| none(&format!("profile {name:?} of the AWS shared files provides none"), &error)),
+            })
+        }
+        S3CredentialSource::Profile(name) => {
+            let builder = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&settings());
+            let reading = async move { builder.build().provide_credentials().await };
+            shared_files::credentials(&format!("profile {name:?} of the AWS shared files"), reading)
+                .await?
+                .map_err(|error| none(&format!("profile {name:?} of the AWS shared files provides none"), &error))
+        }
         S3CredentialSource::Files { access_key_id, secret_access_key } => {
             let key = value(access_key_id, read_public(access_key_id).await)?;
             let (bytes, is_exposed) = read_with_exposure(secret_access_key)

@@ -195,7 +195,7 @@ async fn service_address_is_that_of_the_requests() {
         ("backups", host, ("backups.s3.cn-north-1.amazonaws.com.cn", 443)),
     ] {
         let connector = BucketConnector::new(S3Location::parse(location).expect(location), &Arc::default());
-        let address = connector.service_address(Some(&rule(addressing)), None).await.expect(location);
+        let address = connector.service_address(Some(&rule(addressing)), "cn-north-1").await.expect(location);
         assert_eq!((address.0.as_str(), address.1), expected, "{location} {addressing:?}");
     }
 }
@@ -209,7 +209,7 @@ async fn unusable_certificate_of_a_secret_is_a_failure() {
         let secret = Arc::new(BucketSecret::parse(payload.to_string().as_bytes()).expect("credentials"));
         let location = S3Location::parse("https://127.0.0.1:1/backups").expect("a location");
         let mut connector = BucketConnector::new(location, &Arc::default());
-        let failure = connector.connect(None, Some(&secret)).await.err();
+        let failure = connector.connect(None, Some(&secret), "us-east-1").await.err();
         assert!(matches!(failure, Some(S3Failure::Tls(_))), "{failure:?}");
     }
 }
