@@ -16,6 +16,10 @@ const INTERVALS_MAX: u32 = 3;
 /// Time added to these intervals, because a probe of a hanging server lasts longer than an interval.
 pub(super) const SLACK: Duration = Duration::from_secs(60);
 
+/// If a wait ends later than planned by more than this time, the process did not run, because it or its host was
+/// stopped. Then no report is outdated before the next probes can have ended.
+pub(super) const OVERSLEPT: Duration = Duration::from_secs(5);
+
 /// A time that no agent runs. It replaces intervals that the clock cannot express.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 

@@ -153,14 +153,17 @@ impl ViewPublisher {
 
     /// Marks the targets whose reports become outdated, until the agent stops.
     pub(super) async fn mark_overdue_until(&self, mut stopping: watch::Receiver<bool>) {
+        let mut has_overslept = false;
         loop {
             // A report that is published later is outdated after this time.
             let latest = Instant::now() + overdue::SLACK;
-            let next = self.mark_overdue().map_or(latest, |next| next.min(latest));
+            let next = if has_overslept { None } else { self.mark_overdue() };
+            let next = next.map_or(latest, |next| next.min(latest));
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = sleep_until(next) => {}
             }
+            has_overslept = next.elapsed() > overdue::OVERSLEPT;
         }
     }
 

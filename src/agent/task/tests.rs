@@ -238,6 +238,12 @@ async fn target_whose_probes_do_not_end_is_overdue_until_one_ends() {
     end.notify_one();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(reason(), before);
+    // The process was stopped for an hour.
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(reason(), before, "the next probe has had no time to end");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(reason(), Some(Reason::ProbeOverdue));
     shared.stopping.send_replace(true);
     task.await.expect("ended");
     marking.await.expect("ended");
