@@ -169,7 +169,7 @@ pub async fn in_use(
     let detail = answered.detail.as_ref().map_or_else(|| detail.clone(), |more| format!("{detail}; {more}"));
     let options = entry.facts().options;
     let facts = InUseFacts { source: entry.source.clone(), fs_type: entry.fs_type.clone(), options, first_seen_at };
-    // What the mount table tells is more definite than a missing answer.
+    // An entry of the mount table is more definite than a missing answer.
     let checked = if judged.outcome() == Outcome::Passed {
         let warnings = judged.findings;
         Checked { findings: answered.findings.into_iter().chain(warnings).collect(), ..answered }

@@ -102,7 +102,7 @@ fn described(sight: &ConsumerSight) -> String {
 fn selinux_warning(sight: &Sight, mount: &MountFacts) -> Option<Finding> {
     let runs_guests = |sight: &&ConsumerSight| GUEST_CONSUMERS.iter().any(|name| sight.consumer.starts_with(name));
     let consumer = sight.consumers.iter().find(runs_guests).filter(|_| sight.selinux_denies_nfs)?;
-    // Files of such a mount have another label than `nfs_t`, about which this boolean is.
+    // Files of such a mount do not have the label `nfs_t`, and this boolean concerns no other label.
     let has_labels = mount.options.split(',').any(|option| option == "seclabel" || option.starts_with("context="));
     (!has_labels).then(|| {
         finding!(

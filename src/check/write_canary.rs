@@ -59,7 +59,7 @@ pub async fn write_canary_over_the_wire(
     let names = CanaryFileNames::new(hostname);
     match volume.write_canary((user.uid, user.gid), &names, deadline).await {
         None => Checked::not_needed(format!(
-            "with NFS {}, a client that writes stays on the server until its lease ends: writing is not verified",
+            "with NFS {}, the server keeps the state of a client that writes until its lease ends: writing is not verified",
             volume.version()
         )),
         Some(Ok(())) => Checked::passed(()).detail(format!(

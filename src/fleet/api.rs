@@ -328,7 +328,7 @@ impl ApiState {
             Some(Ok(page)) => page.send(headers).await,
             Some(Err(fault)) => send_fault(&fault, headers).await,
             None => {
-                let message = "the page was not made, which the log explains";
+                let message = "the page could not be made: the log of the aggregator says why";
                 send_fault(&Fault::new(StatusCode::INTERNAL_SERVER_ERROR, message), headers).await
             }
         }
@@ -352,7 +352,7 @@ impl ApiState {
             // It takes some milliseconds with thousands of targets.
             let rendered = compute(move || render(&caller, &view)).await;
             rendered
-                .ok_or_else(|| failed("its rendering ended early, which the log explains"))?
+                .ok_or_else(|| failed("its rendering ended early: the log of the aggregator says why"))?
                 .map_err(|error| failed(&error.to_string()))
         });
         list.await.cloned()

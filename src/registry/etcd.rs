@@ -469,7 +469,7 @@ impl SharedRegistry for EtcdRegistry {
                 Write::DeleteTarget(_) | Write::DeleteType(_) => None,
             })
             .collect();
-        // The size of the reads is bounded as that of the writes.
+        // The size of the reads is bounded like that of the writes.
         let too_many = || Unavailable("the change writes too many targets and types at once".to_owned());
         if keys.len() + 3 > OPERATIONS_MAX {
             return Err(too_many().into());

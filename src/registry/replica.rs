@@ -282,7 +282,7 @@ impl Replica {
     }
 
     async fn update_for_change(&self, state: &mut State, deadline: Instant) -> Result<(), CommitError> {
-        // If the time is over, the next comparison finds what the copy lacks.
+        // After the deadline, the next comparison finds what the copy lacks.
         let outcome = timeout_at(deadline, self.update(state)).await.map_err(|_| too_late())?;
         let outcome = outcome.map_err(|error| error.to_string());
         self.report(state, outcome.clone().err());
@@ -352,12 +352,12 @@ impl Store for ReplicaStore {
         let Replica { interval, early, .. } = &*self.replica;
         let mut failures = 0;
         if self.replica.status.borrow().is_joined {
-            // An error means that the time is over.
+            // An error means that the deadline has passed.
             let _ = timeout(first_wait(*interval), early.notified()).await;
         }
         loop {
             failures = if self.compare().await { 0 } else { failures + 1 };
-            // An error means that the time is over.
+            // An error means that the deadline has passed.
             let _ = timeout(wait_after(*interval, failures), early.notified()).await;
         }
     }

@@ -133,7 +133,7 @@ async fn ask(name: &str, servers: &[SocketAddr], deadline: Duration) -> Result<V
 }
 
 async fn ask_one(question: &Question<'_>, server: SocketAddr) -> io::Result<Reply> {
-    // A guess of it must not succeed (RFC 5452 §4.5).
+    // An attacker must not be able to guess it (RFC 5452 §4.5).
     let id = (random_fraction() * f64::from(u16::MAX)) as u16;
     let mut query = Packet::new_query(id);
     query.set_flags(PacketFlag::RECURSION_DESIRED);

@@ -63,7 +63,7 @@ impl ServiceCertificate {
         let what = if *position == 1 {
             "the service's certificate".to_owned()
         } else {
-            format!("certificate {position} of {of} in the chain that the service presents, which is not its own one,")
+            format!("certificate {position} of {of} in the chain that the service presents, that of an issuer,")
         };
         Some(finding!(
             Reason::CertificateExpiresSoon,

@@ -140,7 +140,7 @@ impl SharedRegistry for FakeSharedRegistry {
             return Err(SharedCommitError::Conflict);
         }
         let before = before.clone().ordered_by_creation();
-        assert_eq!(before.targets(), content.snapshot.targets(), "decided for another content");
+        assert_eq!(before.targets(), content.snapshot.targets(), "decided for other content");
         let fault = content.fault;
         if !writes.is_empty() && fault != Some(SharedFault::LostRequest) {
             content.generation += 1;

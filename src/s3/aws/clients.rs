@@ -155,7 +155,7 @@ impl SharedClient {
         exposed: Option<PathBuf>,
     ) -> SigningClient {
         if let Some(known) = before.filter(|known| known.credentials == credentials) {
-            // Credentials with an end are only read again when others are due.
+            // Credentials that expire are read again only when new ones are due.
             if credentials.expiry().is_some() {
                 known.renewal.repeated();
             }

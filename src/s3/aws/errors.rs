@@ -48,7 +48,7 @@ where
             return S3Failure::WebPage;
         }
         // The parser's message does not help an operator.
-        let other = || S3Failure::NotS3("it is not the XML document that this request is answered with".to_owned());
+        let other = || S3Failure::NotS3("it is not the XML document that this request expects".to_owned());
         return transport(told, limit_bytes).unwrap_or_else(other);
     }
     transport(&error, limit_bytes).unwrap_or_else(|| match &error {

@@ -188,13 +188,13 @@ impl ConsumerWatch {
         names: &[LocationPattern],
     ) -> Result<Latest, String> {
         if self.is_running.swap(true, Ordering::AcqRel) {
-            return Err("an earlier look at the processes in /proc has not ended yet".to_owned());
+            return Err("an earlier sweep of the processes in /proc has not ended yet".to_owned());
         }
         let began = Instant::now();
         let before: Vec<MountEntry> = own.entries().iter().filter(|entry| entry.is_nfs()).cloned().collect();
         let wanted = before.iter().map(|entry| Arc::new(MountKey::of(entry))).collect();
         let result = self.sweep_in_thread(names.to_vec(), wanted, began + SWEEP_DEADLINE).await;
-        // A mount that was replaced meanwhile may have been missing for a moment everywhere.
+        // A mount that was replaced meanwhile may have been missing everywhere for a moment.
         let after = mounts.reread().unwrap_or_default();
         let after: HashMap<u32, &MountEntry> = after.entries().iter().map(|entry| (entry.mount_id, entry)).collect();
         let known = before.iter().filter(|entry| after.get(&entry.mount_id) == Some(entry));

@@ -26,7 +26,7 @@ use crate::sys::child_setup;
 #[must_use]
 pub fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| write_if_ready(io::stderr(), &format!("targetwatch probe-worker: {panic}\n"))));
-    // The agent starts it by a link in /proc, which does not tell its name.
+    // The agent starts it through a link in /proc, which does not contain its name.
     let _ = prctl::set_name(c"probe-worker");
     // The error is ignored: if the agent has already died, the input is at its end.
     let _ = child_setup::apply();

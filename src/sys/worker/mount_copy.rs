@@ -93,7 +93,7 @@ fn is_mount_root(directory: &OwnedFd, path: &Path) -> Result<bool, WorkerFault> 
     let attributes = statx(directory, "", flags, StatxFlags::empty())
         .map_err(|errno| WorkerFault::system("statx", path, nix_errno(errno)))?;
     if !attributes.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
-        let at = format!("{}: the kernel does not tell roots of mounts", path.display());
+        let at = format!("{}: the kernel does not report the roots of mounts", path.display());
         return Err(WorkerFault::new(FaultKind::NoMountCopies, at));
     }
     Ok(attributes.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))

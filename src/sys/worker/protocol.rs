@@ -115,7 +115,7 @@ impl Request {
     #[must_use]
     pub const fn is_repeatable(&self) -> bool {
         match self {
-            // These change nothing more when executed again.
+            // Executing these again changes nothing more.
             Self::StatVfs { .. }
             | Self::StatMount { .. }
             | Self::PrepareMountPoint { .. }

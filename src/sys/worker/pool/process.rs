@@ -64,7 +64,7 @@ impl Worker {
     pub(super) async fn ready(&mut self) -> io::Result<()> {
         match self.answer(HELLO).await? {
             Some(Ok(Response::Ready { protocol: IDENTITY })) => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the worker program is of another version")),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the worker program has another version")),
         }
     }
 
