@@ -1,7 +1,7 @@
 //! OpenStack's key manager (Barbican): the credentials of buckets, as the secrets of targets contain them.
 //!
 //! A target's `secret_ref` is the URL of a secret. The agent never connects to that URL. It compares it with the
-//! address of the configured key manager, and requests the payload of the secret with that id there, with the token of
+//! address of the configured key manager. There it requests the payload of the secret with that id, with the token of
 //! its own Keystone user ([`reader`]). Redirects are not followed.
 //!
 //! Secrets are cached ([`cache`]). Targets with the same secret share one entry and one pending request. A secret that

@@ -5,10 +5,10 @@
 //! it is needed, so an unreachable Keystone does not delay the start. Callers bound the wait, and this module bounds
 //! the answers. Tokens and secrets are [`SecretString`](secrecy::SecretString)s, which no log shows.
 //!
-//! The meaning of a refusal depends on its status (Identity API v3, "Validate and show information for
-//! token"). 404 is about the validated token, 401 is about the agent's own token, and 403 means that the
-//! agent may not validate. A 404 counts only with Keystone's fault body. Otherwise a different web server at
-//! this address would make every token invalid.
+//! The meaning of a refusal depends on its status (Identity API v3, "Validate and show information for token"). 404 is
+//! about the validated token, and 401 about the agent's own token. 403 means that the agent may not validate. A 404
+//! counts only with Keystone's fault body. Otherwise a different web server at this address would make every token
+//! invalid.
 
 mod access_rules;
 mod bounded;

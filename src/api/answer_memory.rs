@@ -1,9 +1,9 @@
 //! The memory of large answers, which is bounded however slowly clients read.
 //!
 //! A list is rendered anew after each probe, so clients that do not read would keep one list after the other in memory.
-//! An answer therefore shares its [`Pieces`] with all answers that have the same ones, and can lose them: when the
-//! bytes of all answers together exceed [`ANSWERS_MAX_BYTES`], the answers that began first end early, and their
-//! clients get a closed connection instead of the rest. No client waits for another one.
+//! An answer therefore shares its [`Pieces`] with all answers that have the same ones, and can lose them. When the
+//! bytes of all answers together exceed [`ANSWERS_MAX_BYTES`], the answers that began first end early. Their clients
+//! get a closed connection instead of the rest. No client waits for another one.
 
 use std::collections::VecDeque;
 use std::io::{Error, ErrorKind};

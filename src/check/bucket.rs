@@ -162,7 +162,7 @@ fn is_of_the_head_alone(refused: &S3Failure) -> bool {
 }
 
 /// Whether a service that refused every other request may still accept objects. It must have answered with a code of
-/// S3, so that the answer does not come from a web server, or from a proxy in front of a service that is down.
+/// S3. Otherwise the answer may come from a web server, or from a proxy in front of a service that is down.
 fn may_still_write(failure: &S3Failure) -> bool {
     let may_serve_objects = matches!(
         failure.reason(),

@@ -5,8 +5,8 @@
 //! or busy keeps its position and requests the same page again. After an answer that is not a page, or pages
 //! that do not advance, the sum cannot be trusted, and the next pass starts from the beginning.
 //!
-//! A service may repeat pages in a cycle. Brent's algorithm detects that without remembering all pages: each page is
-//! compared with the previous page, and with a remembered page that is replaced whenever the number of pages has
+//! A service may repeat pages in a cycle. Brent's algorithm detects that without remembering all pages. Each page is
+//! compared with the previous page and with a remembered one, which is replaced whenever the number of pages has
 //! doubled. Keys of versions must also ascend (S3 API reference, ListObjectVersions).
 
 use std::time::Duration;

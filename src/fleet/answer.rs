@@ -1,6 +1,6 @@
 //! What an agent answers to `GET /backup_targets/verdicts` or `…/detail`, reduced to what the view of the fleet needs.
 //!
-//! An aggregator keeps an answer of every node, so a target of a node has few bytes: texts that other nodes also have
+//! An aggregator keeps an answer of every node, so a target of a node has few bytes. Texts that other nodes also have
 //! are shared, and a message exists only for a problem. An answer of an agent of another version may have more fields
 //! and values.
 

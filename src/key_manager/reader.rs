@@ -254,7 +254,7 @@ fn unexpected(url: &str, detail: String) -> KeyManagerError {
     KeyManagerError::UnexpectedAnswer { url: url.to_owned(), detail }
 }
 
-/// The error of a status that is no answer to the request.
+/// The error of a status that does not answer the request.
 fn unserved(url: &str, status: StatusCode) -> KeyManagerError {
     if status.is_redirection() {
         return unexpected(url, format!("HTTP status {status}, and redirects are not followed"));

@@ -1,7 +1,7 @@
 //! Credentials of a bucket, as a secret of the key manager contains them.
 //!
 //! The payload is the JSON object that Trilio stores for a backup target. Only the credentials, the region and the
-//! certificate are used: endpoint, bucket and immutability are those of the target, TLS is always verified, and
+//! certificate are used. Endpoint, bucket and immutability are those of the target. TLS is always verified, and
 //! requests are always signed with version 4. Errors name a key and never quote a value, except the bucket and the
 //! endpoint of a secret that belongs to another target.
 

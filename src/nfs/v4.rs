@@ -1,7 +1,7 @@
 //! NFS version 4 (RFC 8881, for the minor versions 1 and 2, and RFC 7530 for 0) without a mount.
 //!
-//! There is no MOUNT service and no port mapper: a path begins at the root of the server, which PUTROOTFH selects, and
-//! is looked up from there ([`path`]), with one compound if it has no symbolic links.
+//! There is no MOUNT service and no port mapper. A path begins at the root of the server, which PUTROOTFH selects, and
+//! is looked up from there ([`path`]). One compound is enough if it has no symbolic links.
 //!
 //! A call of the minor versions 1 and 2 belongs to a session of a client ([`client`]). Each client of this module has a
 //! unique name and lives for one measurement, and is always destroyed. So agents with the same host name do not destroy

@@ -31,9 +31,9 @@ enum Access {
 impl Volume {
     /// Requests the export from the server.
     ///
-    /// If the version is negotiated, version 4 is tried first, and then version 3 where `mount.nfs` does the same
-    /// (`nfs_autonegotiate` in nfs-utils): if the server does not speak version 4, or answers that the path does not
-    /// exist or that the operation is not permitted.
+    /// If the version is negotiated, version 4 is tried first. Version 3 follows where `mount.nfs` does the same
+    /// (`nfs_autonegotiate` in nfs-utils). That is if the server does not speak version 4, or answers that the path
+    /// does not exist or that the operation is not permitted.
     ///
     /// # Errors
     /// [`NfsError`] when this did not succeed within `deadline`, which bounds all calls together.

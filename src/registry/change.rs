@@ -9,8 +9,8 @@ use crate::model::{ProjectId, SpecFields, Target, TargetId, TargetType, TargetTy
 /// One change of the registry. It is made completely or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Adds a target with its first type. Both become the default if the target is created as the default, or if there
-    /// is no default and the target does not decline.
+    /// Adds a target with its first type. Both become the default if the target is created as the default. They also do
+    /// if none exists and the target does not decline.
     CreateTarget {
         /// The target.
         target: Box<Target>,
@@ -19,8 +19,8 @@ pub enum Change {
         /// Whether the target does not become the default even if there is none.
         declines_default: bool,
     },
-    /// Changes a target. When a target becomes the default, one of its types becomes the default type: the current
-    /// default type if it is one of them, otherwise its first public type, otherwise its first type.
+    /// Changes a target. When a target becomes the default, one of its types becomes the default type. That is the
+    /// current default type if it is one of them, or else its first public type, or else its first type.
     ModifyTarget {
         /// The target.
         id: TargetId,

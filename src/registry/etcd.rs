@@ -12,7 +12,7 @@
 //!
 //! Every commit is one transaction that compares the generation. The generation is random, so that a registry that was
 //! restored from a backup never has the generation of a commit that was lost. After a commit without an answer, another
-//! transaction decides whether it was made: it replaces the generation if that is still the expected one, which also
+//! transaction decides whether it was made. It replaces the generation if that is still the expected one. This also
 //! prevents that the commit is made later.
 //!
 //! Fields of a target or type that this version does not know stay when it is rewritten.

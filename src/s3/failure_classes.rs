@@ -114,8 +114,8 @@ impl S3Failure {
         self.is_refusal() && self.has_code(&["AccessDenied"])
     }
 
-    /// Returns whether services refuse the DELETE of a locked version this way: with the code for a missing permission
-    /// (AWS, Ceph), or with a special code (MinIO, Dell ECS and others). Nothing else counts as a lock.
+    /// Returns whether services refuse the DELETE of a locked version this way. AWS and Ceph send the code for a
+    /// missing permission. MinIO, Dell ECS and others send a special code. Nothing else counts as a lock.
     #[must_use]
     pub fn is_lock_refusal(&self) -> bool {
         let Self::Service { status, code: Some(code), topic, .. } = self else { return false };

@@ -60,7 +60,7 @@ pub trait ObjectApi: Send + Sync {
     /// `CreateMultipartUpload`), and stores no object.
     async fn create_upload(&self, key: &str, retention: Option<Retention>) -> Result<String, S3Failure>;
 
-    /// Uploads the only part of a multipart upload. It is no object before the upload is completed.
+    /// Uploads the only part of a multipart upload. It becomes an object only when the upload is completed.
     async fn upload_part(&self, key: &str, upload: &str, content: Bytes) -> Result<(), S3Failure>;
 
     /// Ends a multipart upload without storing an object.

@@ -56,7 +56,7 @@ impl Finished {
     }
 }
 
-/// What a command gets beside its arguments.
+/// What a command gets in addition to its arguments.
 #[derive(Debug, Clone, Default)]
 pub struct CommandInput {
     /// Variables of its environment.

@@ -1,9 +1,9 @@
 //! Reads of local files, on threads that may hang.
 //!
 //! A file may be on storage that does not answer, such as a home directory on NFS. The thread that reads it then hangs,
-//! and no time limit gets it back. So a thread of the runtime never reads a file: threads of its pool do, of which
-//! [`READERS_MAX`] may hang. Of two readers of one source the second waits for the first, so that one source occupies
-//! one thread.
+//! and no time limit gets it back. So no worker thread of the runtime reads a file. Threads of its blocking pool do,
+//! and at most [`READERS_MAX`] of them may hang. A second reader of a source waits for the first one, so that one
+//! source occupies one thread.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -142,7 +142,7 @@ impl Mailbox {
         .await
     }
 
-    /// Notes that a probe begins. Returns the number of the latest request that it serves, and whether somebody waits
+    /// Notes that a probe begins. Returns the number of the latest request that it serves, and whether a caller waits
     /// for it.
     pub(super) fn begin_probe(&self) -> (u64, bool) {
         let mut content = self.content();

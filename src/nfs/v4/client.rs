@@ -109,7 +109,7 @@ impl V4Client {
         self.id.unwrap_or_default()
     }
 
-    /// Number of directories that one compound can look up, beside `other` operations.
+    /// Number of directories that one compound can look up, in addition to `other` operations.
     pub(super) fn lookups_at_once(&self, other: u32) -> usize {
         // SEQUENCE is one of those of a session.
         let in_session = |session: &V4Session| session.operations_max.saturating_sub(1);

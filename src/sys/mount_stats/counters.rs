@@ -6,8 +6,8 @@
 //! dead.
 //!
 //! The file has several kilobytes for each NFS mount. So it is read in pieces, between which other tasks run, and not
-//! more often than the cache allows. It is not parsed by the `procfs` crate, which loses all mounts at the first
-//! unknown line, stops silently at a name that is not UTF-8, and leaves the kernel's octal escapes in paths.
+//! more often than the cache allows. The `procfs` crate does not parse it, because it loses all mounts at the first
+//! unknown line. It also stops silently at a name that is not UTF-8, and leaves the kernel's octal escapes in paths.
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 

@@ -1,9 +1,8 @@
 //! A snapshot of the mount table: what is mounted where, read without touching any mount.
 //!
-//! The kernel answers `/proc/self/mountinfo` (proc_pid_mountinfo(5)) from memory, so reading
-//! it is safe when every server in it is dead. It is not parsed by the `procfs` crate,
-//! which leaves the kernel's octal escapes (`\040` for a space) in paths and rejects the whole table
-//! for a single name that is not UTF-8.
+//! The kernel answers `/proc/self/mountinfo` (proc_pid_mountinfo(5)) from memory, so reading it is safe when every
+//! server in it is dead. The `procfs` crate does not parse it, because it leaves the kernel's octal escapes (`\040` for
+//! a space) in paths. It also rejects the whole table for a single name that is not UTF-8.
 //!
 //! The mount at a path is found as the kernel finds it: a walk from the root enters, at each component, the mount on
 //! top of it. The order of the lines is not enough, because a mount may be placed beneath another mount, or be hidden

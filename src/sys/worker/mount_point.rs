@@ -5,8 +5,8 @@
 //! a symbolic link. A bare mount point belongs to the agent and no other user may write to it. Otherwise a
 //! backup that is written while nothing is mounted would fill the root disk instead of failing.
 //!
-//! mount.nfs resolves the path of the mount point again. A user that can rename a directory on that path could replace
-//! it by a link in the meantime, so that the export is mounted over any directory of the host. So the mount root and
+//! mount.nfs resolves the path of the mount point again. Meanwhile, a user that can rename a directory on that path
+//! could replace it by a link. Then the export would be mounted over any directory of the host. So the mount root and
 //! all its parents must belong to root and be writable only by root. Directories below the root are changed to meet
 //! that. An unmount and a removal could be redirected in the same way. So they look the mount point up in its parent
 //! directory, which they verify and hold open. A mount point itself cannot be replaced while something is mounted on it
