@@ -13,6 +13,8 @@ mod guard;
 mod key_value;
 mod maintenance;
 mod member_status;
+#[cfg(test)]
+pub mod simulation;
 mod store;
 mod transaction;
 

@@ -40,13 +40,15 @@ pub(super) fn range(request: &RangeRequest) -> Value {
 }
 
 fn compare(compare: &Compare) -> Value {
+    let result = if compare.condition == CompareCondition::Exists { "GREATER" } else { "EQUAL" };
     let (target, field, value) = match &compare.condition {
+        CompareCondition::Exists => ("CREATE", "create_revision", "0".to_owned()),
         CompareCondition::CreateRevision(revision) => ("CREATE", "create_revision", revision.to_string()),
         CompareCondition::ModRevision(revision) => ("MOD", "mod_revision", revision.to_string()),
         CompareCondition::Value(value) => ("VALUE", "value", encoded(value)),
         CompareCondition::Lease(lease) => ("LEASE", "lease", lease.map_or(0, |lease| lease.0).to_string()),
     };
-    json!({"key": encoded(&compare.key), "target": target, "result": "EQUAL", field: value})
+    json!({"key": encoded(&compare.key), "target": target, "result": result, field: value})
 }
 
 fn operation(operation: &TxnOperation) -> Value {
@@ -154,6 +156,8 @@ struct RangeJson {
     header: HeaderJson,
     #[serde(default)]
     kvs: Vec<KeyValueJson>,
+    #[serde(default, deserialize_with = "number")]
+    count: i64,
     #[serde(default)]
     more: bool,
 }
@@ -225,7 +229,9 @@ pub(super) fn range_answer(body: &[u8]) -> Result<RangeAnswer, EtcdError> {
     if header.revision == EtcdRevision(0) {
         return Err(EtcdError::Unexpected("an answer without a header".to_owned()));
     }
-    Ok(RangeAnswer { header, entries: answer.kvs.into_iter().map(Into::into).collect(), has_more: answer.more })
+    let (entries, total) =
+        (answer.kvs.into_iter().map(Into::into).collect(), answer.count.try_into().unwrap_or_default());
+    Ok(RangeAnswer { header, entries, total, has_more: answer.more })
 }
 
 /// Parses the answer to a transaction with these numbers of operations.

@@ -149,6 +149,8 @@ pub struct RangeAnswer {
     pub header: AnswerHeader,
     /// The keys that exist, in their order, up to the limit.
     pub entries: Vec<KeyValue>,
+    /// Number of keys in the interval, whatever the limit.
+    pub total: u64,
     /// Whether the limit left keys out.
     pub has_more: bool,
 }

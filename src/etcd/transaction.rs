@@ -17,6 +17,8 @@ pub struct Compare {
 /// What must be true of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompareCondition {
+    /// It exists.
+    Exists,
     /// It was created at this revision.
     CreateRevision(EtcdRevision),
     /// It was last written at this revision.
@@ -32,6 +34,12 @@ impl Compare {
     #[must_use]
     pub fn absent(key: impl Into<Bytes>) -> Self {
         Self::created_at(key, EtcdRevision(0))
+    }
+
+    /// The key exists.
+    #[must_use]
+    pub fn exists(key: impl Into<Bytes>) -> Self {
+        Self { key: key.into(), condition: CompareCondition::Exists }
     }
 
     /// The key exists since this revision.

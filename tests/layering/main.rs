@@ -146,7 +146,7 @@ const ACYCLIC: &[&str] = &[
 ];
 
 /// Names of modules that are compiled for tests only.
-const TEST_MODULES: &[&str] = &["contract", "fixtures", "tests"];
+const TEST_MODULES: &[&str] = &["contract", "fixtures", "simulation", "tests"];
 
 /// Whether a path is one of these files, or below one of these directories, which end with `/`.
 fn is_in(path: &str, allowed: &[&str]) -> bool {

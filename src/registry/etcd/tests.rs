@@ -38,7 +38,7 @@ impl KeyValueStore for HangingStore {
     async fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, EtcdError> {
         self.wait().await;
         let entries = self.entries(&request.keys.start);
-        Ok(RangeAnswer { header: AnswerHeader::default(), entries, has_more: false })
+        Ok(RangeAnswer { header: AnswerHeader::default(), total: entries.len() as u64, entries, has_more: false })
     }
 
     async fn commit(&self, txn: &Txn) -> Result<TxnAnswer, EtcdError> {
