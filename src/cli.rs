@@ -14,6 +14,7 @@ pub mod config;
 pub mod doctor;
 pub mod exit;
 pub mod fleet;
+pub mod fleet_member;
 pub mod kind;
 pub mod log;
 pub mod manual;

@@ -82,6 +82,14 @@ impl Agent {
         self.shared.views.watch()
     }
 
+    /// Returns a sentence about a target whose probes do not end. `None` if there is none.
+    #[must_use]
+    pub fn overdue_probe(&self) -> Option<String> {
+        let view = self.view();
+        let overdue = view.targets.iter().find(|view| view.is_overdue())?;
+        Some(format!("the probes of {} do not end", overdue.target.spec.export()))
+    }
+
     /// Returns the settings in force.
     #[must_use]
     pub fn settings(&self) -> Arc<AgentSettings> {

@@ -101,7 +101,8 @@ fn describe(listing: &UsageListing, usage: &BucketUsage) -> String {
             } else {
                 ", without noncurrent versions, which the service does not list for these credentials"
             };
-            format!("counted by listing from {began_at:.0} to {ended_at:.0}: {}{rest}", summary(tally))
+            let by = listing.node.as_ref().map(|node| format!(" on the node {node}")).unwrap_or_default();
+            format!("counted by listing{by} from {began_at:.0} to {ended_at:.0}: {}{rest}", summary(tally))
         }
     };
     if let Some(PartialCount { tally, began_at }) = &listing.under_way {
@@ -110,6 +111,7 @@ fn describe(listing: &UsageListing, usage: &BucketUsage) -> String {
     let _ = match listing.next_run_at {
         Some(at) if listing.under_way.is_some() => write!(detail, ". It continues at {at:.0}"),
         Some(at) => write!(detail, ". The next one starts at {at:.0}"),
+        None if listing.node.is_some() => Ok(()),
         None => write!(detail, ". A run is in progress"),
     };
     if usage.quota_bytes.is_none() {
@@ -205,7 +207,7 @@ mod tests {
         let began_at = at("2026-11-24T08:00:00Z");
         let whole = whole.map(|tally| WholeCount { tally, began_at, ended_at: at("2026-11-24T09:00:05Z") });
         let under_way = Some(PartialCount { tally: tally(999, true), began_at: at("2026-11-24T10:00:00Z") });
-        UsageListing { whole, under_way, failure: None, next_run_at: Some(at("2026-11-24T11:00:00Z")) }
+        UsageListing { whole, under_way, failure: None, next_run_at: Some(at("2026-11-24T11:00:00Z")), node: None }
     }
 
     fn checked(listing: &UsageListing) -> (Checked<Capacity>, String) {

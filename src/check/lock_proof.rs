@@ -182,7 +182,7 @@ impl LockProofs {
 
     fn found(&mut self, verdict: LockVerdict, why: String, basis: &Basis) {
         self.trouble = None;
-        let proof = LockProof { verdict, why, proved_at: Timestamp::now() };
+        let proof = LockProof { verdict, why, proved_at: Timestamp::now(), node: None };
         self.schedule.found(proof, basis.clone(), Instant::now());
     }
 
@@ -252,6 +252,17 @@ impl LockProofs {
         verdict.map_or(LockProofState::Pending, |proof| LockProofState::Found(proof.clone()))
     }
 
+    /// Uses the verdict of another node with the same access key, for the same configuration.
+    pub fn adopt(&mut self, proof: LockProof, basis: &Basis) {
+        self.schedule.adopt(proof, basis.clone(), Instant::now());
+    }
+
+    /// Returns the verdict in force that this node found.
+    #[must_use]
+    pub fn own_verdict(&self, basis: &Basis) -> Option<&LockProof> {
+        self.schedule.own_verdict(basis, Instant::now())
+    }
+
     /// State of the lock while the bucket's configuration is unknown.
     #[must_use]
     pub fn latest_state(&self, interval: Duration) -> LockProofState {
@@ -272,7 +283,7 @@ impl LockProofs {
                 trouble.unwrap_or_default()
             ));
         };
-        let LockProof { verdict, why, proved_at } = proof;
+        let LockProof { verdict, why, proved_at, node } = proof;
         let finding = |reason: Reason, remedy: &str| finding!(reason, "{location}: {why}; {remedy}");
         let checked = match verdict {
             LockVerdict::Enforced => Checked::passed(()),
@@ -298,7 +309,8 @@ impl LockProofs {
             (None, Some(trouble)) => format!("; renewing it failed: {trouble}"),
             (None, None) => String::new(),
         };
-        checked.detail(format!("{verdict}, proved at {proved_at:.0}: {why}{renewal}"))
+        let by = node.as_ref().map(|node| format!(" by the node {node}")).unwrap_or_default();
+        checked.detail(format!("{verdict}, proved{by} at {proved_at:.0}: {why}{renewal}"))
     }
 }
 

@@ -18,11 +18,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::fleet_member::{FleetMember, FleetStore};
 use super::runtime;
 use crate::agent::{Agent, StatusChange, recall_own_mounts};
 use crate::api::{self, Auth, CONNECTIONS_MAX, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
 use crate::config::{self, Settings};
-use crate::driver::{Host, ProcessRole};
+use crate::driver::{FactBoard, Host, ProcessRole};
 use crate::model::settings::{AgentSettings, ApiSettings, AuthSettings, NotifySettings, SharedRegistrySettings};
 use crate::notify::{CHANGES_MAX, Notifier};
 use crate::registry::{self, Registry};
@@ -71,15 +72,21 @@ pub(super) fn with_log(daemon: impl FnOnce() -> anyhow::Result<()>) -> ExitCode 
 struct Prepared {
     settings: Settings,
     registry: Registry,
+    fleet: Option<FleetStore>,
 }
 
 fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     let settings = config::load(config)?;
+    let mut fleet = None;
     let registry = match settings.registry_url.shared() {
         None => registry::open(&settings.registry_url)?,
-        Some(shared) => registry::open_copy(shared, runtime::block_on(super::fleet::connect(shared))??)?,
+        Some(shared) => {
+            let store = runtime::block_on(super::fleet::connect_client(shared))??;
+            fleet = Some(FleetStore::new(store.clone(), shared));
+            registry::open_copy(shared, super::fleet::registry_in(store, shared))?
+        }
     };
-    Ok(Prepared { settings, registry })
+    Ok(Prepared { settings, registry, fleet })
 }
 
 /// What the program does on a signal.
@@ -132,7 +139,7 @@ impl Signals {
 }
 
 async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()> {
-    let Prepared { settings, registry } = prepared;
+    let Prepared { settings, registry, fleet } = prepared;
     let mut signals = Signals::install()?;
     heap::start_trimming().context("cannot start the thread that returns memory")?;
     let listeners = Listeners::bind(&settings.api.listen, settings.api.socket_group.as_deref()).await?;
@@ -147,7 +154,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     }
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
-    let running = RunningAgent::start(&settings, registry.clone(), listeners).await?;
+    let running = RunningAgent::start(&settings, registry.clone(), listeners, fleet).await?;
     let agent = running.agent.clone();
     let following = tokio::spawn({
         let registry = registry.clone();
@@ -188,6 +195,8 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
 pub struct RunningAgent {
     /// The agent.
     pub agent: Agent,
+    /// This node in its fleet.
+    member: Option<FleetMember>,
     auth: Arc<Auth>,
     tls: Option<Arc<ServerTls>>,
     metrics: Arc<Metrics>,
@@ -198,11 +207,16 @@ pub struct RunningAgent {
 }
 
 impl RunningAgent {
-    /// Starts the agent and its API.
+    /// Starts the agent and its API. With a `fleet`, the node becomes a member of it.
     ///
     /// # Errors
     /// When the registry or a file of `[api]` or `[notify]` cannot be used, or when this host has no /proc.
-    pub async fn start(settings: &Settings, registry: Registry, listeners: Listeners) -> anyhow::Result<Self> {
+    pub async fn start(
+        settings: &Settings,
+        registry: Registry,
+        listeners: Listeners,
+        fleet: Option<FleetStore>,
+    ) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
         let auth = Arc::new(Auth::load(&settings.api).await?);
         let metrics_listeners = bind_metrics(&settings.api).await?;
@@ -211,12 +225,18 @@ impl RunningAgent {
         let notifier = Arc::new(Notifier::new(census.clone()));
         notifier.load(&settings.notify).await?;
         let (changed, changes) = mpsc::channel(CHANGES_MAX);
-        let agent = start_agent(settings, registry, census.clone(), changed).await?;
+        let board = fleet.is_some().then(Arc::<FactBoard>::default);
+        let agent = start_agent(settings, registry, census.clone(), changed, board.clone()).await?;
+        let member = fleet.zip(board).map(|(fleet, board)| FleetMember::start(fleet, &agent, board));
         let notifying = tokio::spawn({
             let (notifier, agent) = (notifier.clone(), agent.clone());
             async move { notifier.follow(agent, changes).await }
         });
-        let facts: api::ReadNodeFacts = Arc::new(move || NodeFacts::read(started_at, &census));
+        let fleet = member.as_ref().map(FleetMember::facts);
+        let facts: api::ReadNodeFacts = Arc::new(move || NodeFacts {
+            fleet: fleet.as_ref().map(|read| read()),
+            ..NodeFacts::read(started_at, &census)
+        });
         let config =
             ConfigState { fingerprint: settings.fingerprint(), is_last_reload_successful: true, loaded_at: started_at };
         let detail = settings.api.metrics.detail;
@@ -232,7 +252,7 @@ impl RunningAgent {
         let serving = serve(listeners, CONNECTIONS_MAX, router);
         let serving_metrics =
             serve(metrics_listeners, METRICS_CONNECTIONS_MAX, api::metrics_router(auth.clone(), &metrics));
-        Ok(Self { agent, auth, tls, metrics, notifier, notifying, serving, serving_metrics })
+        Ok(Self { agent, member, auth, tls, metrics, notifier, notifying, serving, serving_metrics })
     }
 
     /// Applies the settings of authentication and reads their files again. Returns whether that succeeded. Otherwise it
@@ -272,8 +292,13 @@ impl RunningAgent {
     /// When the API panicked.
     pub async fn stop(self) -> anyhow::Result<()> {
         // The listeners stop together with the agent, and wait for running requests.
-        let ((), (), served, metrics_served) =
-            tokio::join!(self.agent.stop(), self.notifier.stop(), self.serving, self.serving_metrics);
+        let leave = async {
+            if let Some(member) = self.member {
+                member.stop().await;
+            }
+        };
+        let ((), (), (), served, metrics_served) =
+            tokio::join!(self.agent.stop(), leave, self.notifier.stop(), self.serving, self.serving_metrics);
         self.notifying.abort();
         served.and(metrics_served).context("the API panicked")
     }
@@ -306,8 +331,10 @@ async fn start_agent(
     registry: Registry,
     census: ChildCensus,
     changes: mpsc::Sender<StatusChange>,
+    facts: Option<Arc<FactBoard>>,
 ) -> anyhow::Result<Agent> {
     let host = host(census, ProcessRole::Daemon).await?.with_canary_store(Arc::new(registry.clone()));
+    let host = Host { facts, ..host };
     recall_own_mounts(&registry, &host).await;
     Ok(Agent::start(registry, Arc::new(host), settings.agent.clone(), changes))
 }

@@ -34,6 +34,7 @@ sections! {
         metrics: Metrics,
         ui: Ui,
         registry: Registry,
+        fleet: Fleet,
         mounts: Mounts,
         visibility: Visibility,
         probe: Probe,
@@ -116,6 +117,10 @@ sections! {
         user: Option<Text>,
         password_file: Option<Text>,
         compare_interval: Option<Text>,
+    }
+
+    Fleet {
+        node: Option<Text>,
     }
 
     Mounts {

@@ -41,13 +41,27 @@ const CONSUMER_MAX_CHARS: usize = 64;
 const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
 pub(super) fn settings(raw: Raw) -> Validated<Settings> {
-    let Raw { api, metrics, ui, registry, mounts, visibility, probe, s3, key_manager, notify, aggregate, target } = raw;
+    let Raw {
+        api,
+        metrics,
+        ui,
+        registry,
+        fleet,
+        mounts,
+        visibility,
+        probe,
+        s3,
+        key_manager,
+        notify,
+        aggregate,
+        target,
+    } = raw;
     let mounts = self::mounts(mounts)?;
     let declared = declared::validate(&target, mounts.path_key)?;
     let notify = notify::notify(&notify, &mounts.root)?;
     Ok(Settings {
         api: api::api(&api, &metrics, &ui, *key_manager.enabled.get_ref())?,
-        registry_url: registry::registry(&registry)?,
+        registry_url: registry::registry(&registry, &fleet)?,
         agent: AgentSettings {
             mounts,
             visibility: self::visibility(&visibility)?,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::s3::listing::PAGES_AT_ONCE;
+use super::shared_facts::FactBoard;
 use crate::check::canary::ProcessRole;
 use crate::check::object_canary::CanaryStore;
 use crate::check::own_mounts::OwnMounts;
@@ -41,6 +42,8 @@ pub struct Host {
     pub role: ProcessRole,
     /// Durable records of canaries. `None` for a process that ends after one probe.
     pub canaries: Option<Arc<dyn CanaryStore>>,
+    /// Facts that the nodes of a fleet share. `None` without a fleet.
+    pub facts: Option<Arc<FactBoard>>,
 }
 
 impl Host {
@@ -61,6 +64,7 @@ impl Host {
             hostname,
             role,
             canaries: None,
+            facts: None,
         }
     }
 

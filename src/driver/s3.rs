@@ -20,6 +20,7 @@
 mod canaries;
 pub mod certificate;
 mod configuration;
+mod fleet_facts;
 mod input;
 pub mod listing;
 mod node_checks;
@@ -115,7 +116,7 @@ impl S3Driver {
     pub fn new(target: TargetId, spec: S3Target, name: MountName, host: &Arc<Host>) -> Self {
         let S3Target { location, immutable, secret_ref } = spec;
         let node = NodeChecks::new(target, &location, secret_ref, host);
-        let facts = TargetFacts::new(immutable, host);
+        let facts = TargetFacts::new(target, immutable, host);
         Self { location, immutable, name, role: host.role, node, facts, was_healthy: false }
     }
 

@@ -51,6 +51,8 @@ pub struct UsageListing {
     pub under_way: Option<PartialCount>,
     /// Why the latest run failed. `None` if it ended at the last page or at its limit of requests.
     pub failure: Option<Finding>,
-    /// When the next run is due. `None` while a run is in progress.
+    /// When the next run is due. `None` while a run is in progress, and if another node lists the bucket.
     pub next_run_at: Option<Timestamp>,
+    /// The node of the fleet that counted `whole`. `None`: this one.
+    pub node: Option<String>,
 }

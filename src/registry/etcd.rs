@@ -10,6 +10,8 @@
 //! <prefix>/v1/registry/default                  id of the default target
 //! ```
 //!
+//! The facts of a target, which `fleet::claims` writes, are deleted with it.
+//!
 //! Every commit is one transaction that compares the generation. The generation is random, so that a registry that was
 //! restored from a backup never has the generation of a commit that was lost. After a commit without an answer, another
 //! transaction decides whether it was made. It replaces the generation if that is still the expected one. This also
@@ -306,9 +308,12 @@ impl EtcdRegistry {
                 }
                 Write::DeleteTarget(id) => {
                     if let Some(known) = before.target(*id) {
-                        let types = self.key(&format!("registry/types/{id}/"));
                         deletes.extend([one(self.target_key(*id)), one(self.export_key(&known.target))]);
-                        deletes.insert(types.clone(), TxnOperation::Delete(KeyRange::prefix(types)));
+                        // Without its claims, no node can write a fact of the target later.
+                        for folder in ["registry/types", "claims", "facts"] {
+                            let keys = self.key(&format!("{folder}/{id}/"));
+                            deletes.insert(keys.clone(), TxnOperation::Delete(KeyRange::prefix(keys)));
+                        }
                     }
                 }
                 Write::DeleteType(id) => {

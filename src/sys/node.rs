@@ -9,12 +9,15 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit};
 use procfs::{Current as _, Meminfo};
 
 use rustix::system::{sysinfo, uname};
 use rustix::time::{ClockId, clock_gettime};
+use sha2::Sha256;
+use uuid::Uuid;
 
 use super::children::{ChildCensus, StuckChild};
 use super::log_queue::LogQueue;
@@ -45,6 +48,9 @@ const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Id of the current boot (random(4)). In a container it is the id of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Id of this use of the machine id, chosen at random.
+const FLEET_ID: Uuid = uuid::uuid!("5b6f1c0e-9d0a-4c53-8a2e-6f0b9c1d7e42");
 
 /// The initial process id namespace in `/proc/PID/ns/pid` (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -131,13 +137,26 @@ pub struct NodeFacts {
     pub host: HostFacts,
     /// The agent.
     pub agent: AgentFacts,
+    /// The place of this node in the fleet. `None` without one.
+    pub fleet: Option<FleetPlace>,
+}
+
+/// The place of this node in the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetPlace {
+    /// Name of the node.
+    pub node: String,
+    /// Whether the other nodes see it: `present`, `uncertain`, `absent` or `duplicate_node_id`.
+    pub state: &'static str,
+    /// Why it is not `present`.
+    pub problem: Option<String>,
 }
 
 impl NodeFacts {
     /// Reads the current facts. `started_at` is when this agent was started.
     #[must_use]
     pub fn read(started_at: Timestamp, census: &ChildCensus) -> Self {
-        Self { host: HostFacts::read(), agent: AgentFacts::read(started_at, census) }
+        Self { host: HostFacts::read(), agent: AgentFacts::read(started_at, census), fleet: None }
     }
 }
 
@@ -196,6 +215,18 @@ impl AgentFacts {
 #[must_use]
 pub fn boot_id() -> Option<String> {
     std::fs::read_to_string(BOOT_ID).ok().map(|text| text.trim().to_owned())
+}
+
+/// Returns an id of this host for fleets. It follows from the machine id, and does not reveal it (the method of
+/// `sd_id128_get_machine_app_specific(3)`). `None` if the host has no machine id.
+#[must_use]
+pub fn fleet_node_id() -> Option<String> {
+    let machine = Uuid::parse_str(machine_id()).ok()?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(machine.as_bytes()).ok()?;
+    mac.update(FLEET_ID.as_bytes());
+    let digest = mac.finalize().into_bytes();
+    let id: [u8; 16] = digest.get(..16)?.try_into().ok()?;
+    Some(uuid::Builder::from_random_bytes(id).into_uuid().simple().to_string())
 }
 
 /// Returns the distribution as `Linux (Debian GNU/Linux 12)`.

@@ -1,12 +1,27 @@
-//! Tests of the client of etcd and of the shared registry, with real members of etcd on loopback.
+//! Tests of the client of etcd, of the shared registry and of agents that share facts, with real members of etcd on
+//! loopback.
 //!
 //! Each test starts its own members and ends them. A member is stopped with signals, like one on a host that hangs.
 
 #![allow(clippy::disallowed_methods, reason = "files in a temporary directory, and the members of etcd")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "that is how a test fails")]
+#![allow(dead_code, reason = "each test binary uses a part of the shared helpers")]
 
 mod cluster;
+#[path = "../support/daemon.rs"]
+mod daemon;
+#[path = "../support/http.rs"]
+mod http;
+#[path = "../support/report.rs"]
+mod report;
+#[path = "../integration/storage.rs"]
+mod storage;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../support/workspace.rs"]
+mod workspace;
 
 mod client;
+mod facts;
 mod proxy;
 mod registry;

@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &["agent", "api", "config", "driver", "etcd", "fleet", "keystone", "model", "notify", "registry", "sys", "tls"],
     ),
-    ("fleet", &["api", "etcd", "http_client", "keystone", "model", "sys", "tls"]),
+    ("fleet", &["api", "driver", "etcd", "http_client", "keystone", "model", "sys", "tls"]),
     // keystone and tls for authentication, registry for the statuses of its errors, sys for node facts and secret
     // files.
     ("api", &["agent", "keystone", "model", "notify", "registry", "sys", "tls"]),

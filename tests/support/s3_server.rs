@@ -8,6 +8,7 @@
 mod operations;
 mod store;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,9 +127,13 @@ pub struct BucketUsageFixture {
 pub struct S3Server {
     listener: LoopbackServer,
     operations: Operations,
-    secret_access_key: Arc<Mutex<SecretKey>>,
+    access_key_id: String,
+    secrets: Secrets,
     denied: Arc<Mutex<Denied>>,
 }
+
+/// The secret access key of each access key id.
+type Secrets = Arc<Mutex<HashMap<String, SecretKey>>>;
 
 impl S3Server {
     /// Serves the buckets on a free port of 127.0.0.1.
@@ -146,17 +151,16 @@ impl S3Server {
     pub async fn start_on(port: u16, fixture: S3Fixture) -> io::Result<Self> {
         let operations = Operations::new(Store::new(fixture.buckets));
         let mut builder = S3ServiceBuilder::new(operations.clone());
-        let secret_access_key = Arc::new(Mutex::new(fixture.secret_access_key.into()));
-        builder.set_auth(SingleUserAuth {
-            access_key_id: fixture.access_key_id,
-            secret_access_key: secret_access_key.clone(),
-        });
+        let access_key_id = fixture.access_key_id;
+        let secret = fixture.secret_access_key.into();
+        let secrets = Arc::new(Mutex::new(HashMap::from([(access_key_id.clone(), secret)])));
+        builder.set_auth(SingleUserAuth(secrets.clone()));
         let service = builder.build();
         let (serving, denied) = (operations.clone(), Arc::<Mutex<Denied>>::default());
         let current = denied.clone();
         let serve = move |stream| serve(stream, service.clone(), serving.clone(), current.clone());
         let listener = LoopbackServer::start(port, serve).await?;
-        Ok(Self { listener, operations, secret_access_key, denied })
+        Ok(Self { listener, operations, access_key_id, secrets, denied })
     }
 
     /// The endpoint URL: `http://127.0.0.1:PORT`.
@@ -176,7 +180,13 @@ impl S3Server {
 
     /// Replaces the secret access key of the user.
     pub fn set_secret(&self, secret_access_key: &str) {
-        *self.secret_access_key.lock().unwrap_or_else(PoisonError::into_inner) = secret_access_key.into();
+        self.add_key(&self.access_key_id, secret_access_key);
+    }
+
+    /// Gives the user another access key.
+    pub fn add_key(&self, access_key_id: &str, secret_access_key: &str) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.insert(access_key_id.to_owned(), secret_access_key.into());
     }
 
     /// Denies requests from now on.
@@ -255,18 +265,12 @@ fn access_denied() -> http::Response<Body> {
 }
 
 /// Authentication of the only user. Unlike `s3s::auth::SimpleAuth`, it answers an unknown key as AWS and Ceph do.
-struct SingleUserAuth {
-    access_key_id: String,
-    secret_access_key: Arc<Mutex<SecretKey>>,
-}
+struct SingleUserAuth(Secrets);
 
 #[async_trait::async_trait]
 impl S3Auth for SingleUserAuth {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if access_key == self.access_key_id {
-            Ok(self.secret_access_key.lock().unwrap_or_else(PoisonError::into_inner).clone())
-        } else {
-            Err(s3_error!(InvalidAccessKeyId, "The access key id you provided does not exist."))
-        }
+        let secret = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(access_key).cloned();
+        secret.ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key id you provided does not exist."))
     }
 }

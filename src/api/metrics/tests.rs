@@ -120,7 +120,7 @@ fn dead(export: &str) -> TargetView {
 fn s3(export: &str) -> TargetView {
     let location = S3Location::parse(export).expect("a location");
     let tally = UsageTally { pages: 1, versions: 7, delete_markers: 0, bytes: 9, counts_versions: true };
-    let proof = LockProof { verdict: LockVerdict::Enforced, why: "why".to_owned(), proved_at: at(30) };
+    let proof = LockProof { verdict: LockVerdict::Enforced, why: "why".to_owned(), proved_at: at(30), node: None };
     let bucket = BucketFacts {
         versioning: Some(true),
         object_lock: Some(true),
@@ -203,6 +203,7 @@ fn fixed_metrics(detail: MetricsDetail) -> Metrics {
             children: 2,
             stuck_children: Vec::new(),
         },
+        fleet: None,
     });
     let config =
         ConfigState { fingerprint: "0123456789ab".to_owned(), is_last_reload_successful: true, loaded_at: at(0) };

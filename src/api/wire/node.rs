@@ -16,6 +16,20 @@ pub struct Node {
     pub host: Host,
     /// Facts about the agent.
     pub agent: Agent,
+    /// Place of this node in the fleet. `null` without `[registry] url = "etcd://…"`.
+    #[serde(default)]
+    pub fleet: Option<FleetMembership>,
+}
+
+/// Place of this node in the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetMembership {
+    /// Name of the node.
+    pub node: String,
+    /// Whether the other nodes see it: `present`, `uncertain`, `absent` or `duplicate_node_id`.
+    pub state: String,
+    /// Why the state is not `present`. `null` if it is.
+    pub problem: Option<String>,
 }
 
 /// The host.
@@ -129,7 +143,12 @@ impl Node {
     ) -> Self {
         let shared_registry = shared_registry.map(Into::into);
         let agent = Agent { registry_problem, shared_registry, ..Agent::from(&facts.agent) };
-        Self { host: Host::from(&facts.host), agent }
+        let fleet = facts.fleet.as_ref().map(|fleet| FleetMembership {
+            node: fleet.node.clone(),
+            state: fleet.state.to_owned(),
+            problem: fleet.problem.clone(),
+        });
+        Self { host: Host::from(&facts.host), agent, fleet }
     }
 }
 

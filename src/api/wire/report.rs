@@ -135,13 +135,17 @@ pub struct LockProof {
     pub why: Option<String>,
     /// Time of the verdict.
     pub proved_at: Option<String>,
+    /// Node of the fleet that proved it. `null` if it is this one.
+    #[serde(default)]
+    pub node: Option<String>,
 }
 
 impl LockProof {
     fn of(state: &LockProofState) -> Option<Self> {
         let (verdict, proof) = (state.verdict()?.into(), state.found());
         let why = proof.map(|proof| proof.why.clone());
-        Some(Self { verdict, why, proved_at: proof.map(|proof| timestamp(proof.proved_at)) })
+        let node = proof.and_then(|proof| proof.node.clone());
+        Some(Self { verdict, why, proved_at: proof.map(|proof| timestamp(proof.proved_at)), node })
     }
 }
 

@@ -211,7 +211,12 @@ fn declared_and_verified_facts_of_a_bucket_differ() {
     let verified = notes(&probed(view(spec.clone()), None, Some(unlocked)));
     assert!(verified.contains(&note("object_lock", "0")) && verified.contains(&note("immutable", "1")));
     let found = |verdict| {
-        LockProofState::Found(LockProof { verdict, why: "seen".to_owned(), proved_at: Timestamp::UNIX_EPOCH })
+        LockProofState::Found(LockProof {
+            verdict,
+            why: "seen".to_owned(),
+            proved_at: Timestamp::UNIX_EPOCH,
+            node: None,
+        })
     };
     for (told, lock_proof, locked, verdict) in [
         (None, found(LockVerdict::Enforced), "1", "enforced"),

@@ -14,8 +14,11 @@ pub struct UsageListing {
     pub counted: Option<UsageCount>,
     /// The listing in progress. `null` when there is none.
     pub under_way: Option<UsageCount>,
-    /// Time of the next listing. `null` during a listing.
+    /// Time of the next listing. `null` during a listing, and if another node lists the bucket.
     pub next_run_at: Option<String>,
+    /// Node of the fleet that counted it. `null` if it is this one.
+    #[serde(default)]
+    pub node: Option<String>,
 }
 
 /// Sum of the pages of a listing.
@@ -43,6 +46,7 @@ impl From<&model::UsageListing> for UsageListing {
             counted: listing.whole.map(UsageCount::from),
             under_way: listing.under_way.map(UsageCount::from),
             next_run_at: listing.next_run_at.map(timestamp),
+            node: listing.node.clone(),
         }
     }
 }

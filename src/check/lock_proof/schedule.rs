@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::model::settings::{LockProofSettings, S3AccessRule, S3CanarySettings};
 use crate::model::{LockMode, LockProof, LockVerdict};
 use crate::s3::{ObjectLock, Versioning};
@@ -150,6 +152,27 @@ impl Schedule {
         self.not_before = None;
     }
 
+    /// Records the verdict of another node for the same basis, unless this node found a newer one.
+    pub fn adopt(&mut self, proof: LockProof, basis: Basis, now: Instant) {
+        let is_kept = |(known, ..): &(LockProof, Instant, Basis)| {
+            *known == proof || known.node.is_none() && known.proved_at >= proof.proved_at
+        };
+        if self.latest.as_ref().is_some_and(is_kept) {
+            return;
+        }
+        // The clocks of the nodes may differ.
+        let age = Timestamp::now().duration_since(proof.proved_at).max(SignedDuration::ZERO).unsigned_abs();
+        if let Some(ended) = now.checked_sub(age) {
+            self.latest = Some((proof, ended, basis));
+        }
+    }
+
+    /// Returns the latest verdict that this node found.
+    #[must_use]
+    pub fn own_verdict(&self, basis: &Basis, now: Instant) -> Option<&LockProof> {
+        self.verdict(basis, now).filter(|proof| proof.node.is_none())
+    }
+
     /// Records a proof that ended without a verdict or could not start.
     pub fn not_before(&mut self, at: Instant) {
         self.not_before = Some(at);
@@ -183,7 +206,7 @@ pub(super) mod tests {
     }
 
     fn proof(verdict: LockVerdict) -> LockProof {
-        LockProof { verdict, why: "seen".to_owned(), proved_at: Timestamp::UNIX_EPOCH }
+        LockProof { verdict, why: "seen".to_owned(), proved_at: Timestamp::UNIX_EPOCH, node: None }
     }
 
     #[test]
@@ -294,6 +317,31 @@ pub(super) mod tests {
         schedule.not_before(start + DAY + RETRY_AFTER);
         assert!(schedule.verdict(&basis(), start + DAY).is_some());
         assert_eq!(schedule.due(&basis(), true, start + DAY), Due::At(start + DAY + RETRY_AFTER));
+    }
+
+    #[test]
+    fn verdict_of_another_node_counts_as_long_as_an_own_one() {
+        let (now, basis) = (Instant::now() + DAY * 3, basis());
+        let found = |age: Duration, node: Option<&str>| LockProof {
+            proved_at: Timestamp::now() - age,
+            node: node.map(str::to_owned),
+            ..proof(LockVerdict::Enforced)
+        };
+        let mut schedule = Schedule::default();
+        schedule.adopt(found(DAY / 2, Some("b")), basis.clone(), now);
+        assert_eq!(schedule.verdict(&basis, now).and_then(|proof| proof.node.clone()).as_deref(), Some("b"));
+        assert_eq!(schedule.own_verdict(&basis, now), None);
+        assert!(schedule.verdict(&basis, now + DAY).is_some() && schedule.verdict(&basis, now + DAY * 2).is_none());
+        // The clock of the former holder was ahead.
+        let ahead = LockProof { proved_at: Timestamp::now() + DAY * 30, ..found(DAY, Some("c")) };
+        schedule.adopt(ahead.clone(), basis.clone(), now);
+        schedule.adopt(ahead, basis.clone(), now + DAY);
+        assert!(schedule.verdict(&basis, now + DAY * 2).is_none(), "it is not younger than it is known here");
+        schedule.adopt(found(DAY, Some("b")), basis.clone(), now);
+        assert_eq!(schedule.verdict(&basis, now).and_then(|proof| proof.node.clone()).as_deref(), Some("b"));
+        schedule.found(found(Duration::ZERO, None), basis.clone(), now);
+        schedule.adopt(found(DAY, Some("c")), basis.clone(), now);
+        assert!(schedule.own_verdict(&basis, now).is_some());
     }
 
     #[test]

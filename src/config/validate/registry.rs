@@ -15,6 +15,11 @@ use crate::model::settings::SharedRegistrySettings;
 
 const URL: &str = "[registry] url";
 
+const NODE: &str = "[fleet] node";
+
+/// Longest name of a node. A host name has at most 253 characters.
+const NODE_MAX: usize = 253;
+
 /// Accepted times between two comparisons with the shared registry.
 const COMPARE_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
@@ -30,7 +35,7 @@ const DEFAULT_PORT: u16 = 2379;
 /// Prefix of all keys, if the URL has none.
 const DEFAULT_PREFIX: &str = "targetwatch";
 
-pub(super) fn registry(raw: &raw::Registry) -> Validated<RegistryUrl> {
+pub(super) fn registry(raw: &raw::Registry, fleet: &raw::Fleet) -> Validated<RegistryUrl> {
     let url = raw.url.get_ref();
     if let Some(path) = url.strip_prefix("sqlite://") {
         let path = absolute(&raw.url, path, URL)?;
@@ -40,6 +45,7 @@ pub(super) fn registry(raw: &raw::Registry) -> Validated<RegistryUrl> {
             ("[registry] user", &raw.user),
             ("[registry] password_file", &raw.password_file),
             ("[registry] compare_interval", &raw.compare_interval),
+            (NODE, &fleet.node),
         ];
         return match unused.into_iter().find_map(|(key, text)| text.as_ref().map(|text| (key, text))) {
             Some((key, text)) => Err(invalid(
@@ -59,10 +65,10 @@ pub(super) fn registry(raw: &raw::Registry) -> Validated<RegistryUrl> {
         );
         invalid(&raw.url, URL, problem)
     })?;
-    etcd(raw, scheme, rest)
+    etcd(raw, fleet, scheme, rest)
 }
 
-fn etcd(raw: &raw::Registry, scheme: &str, rest: &str) -> Validated<RegistryUrl> {
+fn etcd(raw: &raw::Registry, fleet: &raw::Fleet, scheme: &str, rest: &str) -> Validated<RegistryUrl> {
     let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let endpoints = hosts.split(',').map(|host| endpoint(&raw.url, scheme, host)).collect::<Validated<_>>()?;
     let prefix = match prefix.trim_matches('/') {
@@ -94,6 +100,7 @@ fn etcd(raw: &raw::Registry, scheme: &str, rest: &str) -> Validated<RegistryUrl>
         ca_file,
         login,
         interval: interval.unwrap_or(COMPARE_INTERVAL),
+        node: fleet.node.as_ref().map(node).transpose()?,
     };
     if let (Some(endpoint), Some(user)) = (settings.plain_text_elsewhere(), &raw.user) {
         let problem =
@@ -101,6 +108,17 @@ fn etcd(raw: &raw::Registry, scheme: &str, rest: &str) -> Validated<RegistryUrl>
         return Err(invalid(user, "[registry] user", problem));
     }
     Ok(RegistryUrl::Etcd(settings.into()))
+}
+
+/// Returns the name of this node, which is a part of keys.
+fn node(text: &Text) -> Validated<String> {
+    let name = text.get_ref();
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=NODE_MAX).contains(&name.len()) && name.bytes().all(is_valid) {
+        return Ok(name.clone());
+    }
+    let problem = format!("{name:?} is not the name of a node, expected at most {NODE_MAX} letters, digits and -_.");
+    Err(invalid(text, NODE, problem))
 }
 
 /// Returns the URL of a member from a host with an optional port.

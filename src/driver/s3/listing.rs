@@ -48,6 +48,8 @@ struct Counted {
 struct Run {
     began: Instant,
     began_at: Timestamp,
+    /// Time to the next run.
+    interval: Duration,
     task: JoinHandle<()>,
 }
 
@@ -94,15 +96,21 @@ impl BackgroundListing {
             let task = tokio::spawn(
                 async move { run(&*api, &location, requests_max, deadline, &pages, &counted).await }.in_current_span(),
             );
-            self.latest = Some(Run { began, began_at, task });
+            self.latest = Some(Run { began, began_at, interval: settings.interval, task });
         }
+        self.so_far()
+    }
+
+    /// Returns what has been counted.
+    pub(super) fn so_far(&self) -> UsageListing {
         let counted = lock(&self.counted);
         UsageListing {
             whole: counted.whole,
             under_way: counted.pass.as_ref().map(UsagePass::so_far),
             failure: counted.failure.clone(),
+            node: None,
             next_run_at: self.latest.as_ref().filter(|run| run.task.is_finished()).and_then(|run| {
-                let interval = SignedDuration::try_from(settings.interval).ok()?;
+                let interval = SignedDuration::try_from(run.interval).ok()?;
                 run.began_at.checked_add(interval).ok()
             }),
         }

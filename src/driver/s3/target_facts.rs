@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::configuration::{Configuration, KeptConfiguration};
+use super::fleet_facts::{FactSource, SharedBucketFacts};
 use super::input::{BucketSession, Input};
 use super::listing::BackgroundListing;
 use crate::check::canary::ProcessRole;
@@ -20,7 +21,7 @@ use crate::check::{CheckLog, Checked, object_lock, versioning};
 use crate::driver::driver_trait::Depth;
 use crate::driver::host::Host;
 use crate::model::report::{LockProofState, finding};
-use crate::model::{Capacity, CheckName, LockProof, LockVerdict, Reason, S3Location, UsageListing};
+use crate::model::{Capacity, CheckName, LockProof, LockVerdict, Reason, S3Location, TargetId, UsageListing};
 use crate::s3::aws::AwsBucket;
 use crate::s3::{BucketUsage, ObjectApi};
 
@@ -35,6 +36,7 @@ pub(super) struct TargetFacts {
     /// Listing that counts the bucket's content, for services that do not report it.
     listing: BackgroundListing,
     proofs: LockProofs,
+    fleet: SharedBucketFacts,
 }
 
 /// Facts that one probe found.
@@ -45,13 +47,14 @@ pub(super) struct FoundFacts {
 }
 
 impl TargetFacts {
-    pub(super) fn new(immutable: bool, host: &Arc<Host>) -> Self {
+    pub(super) fn new(target: TargetId, immutable: bool, host: &Arc<Host>) -> Self {
         Self {
             immutable,
             host: host.clone(),
             configuration: None,
             listing: BackgroundListing::default(),
             proofs: LockProofs::default(),
+            fleet: SharedBucketFacts::new(target, host.facts.clone()),
         }
     }
 
@@ -166,9 +169,21 @@ impl TargetFacts {
             self.listing.rest();
             return None;
         }
-        let (deadline, pages) = (settings.probe.deadline, &self.host.listing_pages);
-        let api = Arc::new(api.for_background());
-        Some(self.listing.advance(api, location, rule, &settings.s3_listing, deadline, pages))
+        match self.fleet.usage_listing(api.access_key_id(), settings) {
+            FactSource::Find => {}
+            FactSource::Wait => return Some(self.listing.so_far()).filter(|listing| listing.whole.is_some()),
+            FactSource::Use(listing) => {
+                self.listing.rest();
+                return Some(listing);
+            }
+        }
+        let (deadline, pages, key) = (settings.probe.deadline, &self.host.listing_pages, api.access_key_id());
+        let background = Arc::new(api.for_background());
+        let listing = self.listing.advance(background, location, rule, &settings.s3_listing, deadline, pages);
+        if let Some(count) = &listing.whole {
+            self.fleet.share_count(key, count);
+        }
+        Some(listing)
     }
 
     /// Continues the lock proof of an immutable target, and returns its state.
@@ -209,13 +224,29 @@ impl TargetFacts {
             requested: depth == Depth::Full,
             deadline: settings.probe.deadline,
         };
-        let proofs = &mut self.proofs;
+        let (proofs, fleet) = (&mut self.proofs, &self.fleet);
+        let source = fleet.lock_proof(&basis, settings);
+        let is_found_elsewhere = match source {
+            FactSource::Find => false,
+            FactSource::Wait => true,
+            FactSource::Use(proof) => {
+                proofs.adopt(proof, &basis);
+                true
+            }
+        };
+        // A requested proof is one with the path from this node. A proof that has begun is completed.
+        let advances = !is_found_elsewhere || depth == Depth::Full || proofs.in_use().is_some();
         let proving = async {
-            proofs.advance(&session.api, &basis, context).await;
+            if advances {
+                proofs.advance(&session.api, &basis, context).await;
+            }
             proofs.checked(location, &basis)
         };
         log.run(CheckName::LockProof, proving).await;
-        self.proofs.state(&basis)
+        if let Some(proof) = proofs.own_verdict(&basis) {
+            fleet.share_lock_proof(&basis, proof);
+        }
+        proofs.state(&basis)
     }
 }
 
@@ -234,5 +265,6 @@ async fn unproved(
         let finding = finding!(Reason::LockUnverifiable, "{location} is declared immutable, but {why}");
         log.run(CheckName::LockProof, async { Checked::passed(()).with_warnings(Some(finding)) }).await;
     }
-    LockProofState::Found(LockProof { verdict: LockVerdict::Unverifiable, why, proved_at: Timestamp::now() })
+    let proved_at = Timestamp::now();
+    LockProofState::Found(LockProof { verdict: LockVerdict::Unverifiable, why, proved_at, node: None })
 }

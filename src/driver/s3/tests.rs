@@ -8,10 +8,11 @@ use crate::check::canary::CanaryNames;
 use crate::check::fake::{FakeBucket, FakeObjects};
 use crate::check::object_lock::object_lock;
 use crate::check::versioning::versioning;
+use crate::driver::{FactBoard, FactKind, FactRole, SharedFact};
 use crate::key_manager::fake::{FakeBarbican, payload};
 use crate::model::report::{Finding, LockProofState};
 use crate::model::settings::AgentSettings;
-use crate::model::{LockMode, Outcome, Reason, Scope};
+use crate::model::{LockMode, LockVerdict, Outcome, Reason, Scope};
 use crate::s3::aws::fake_service::{answer, answering};
 use crate::s3::{DefaultRetention, ObjectLock, RetentionLength, S3Failure};
 use axum::http::StatusCode;
@@ -121,7 +122,7 @@ async fn each_half_of_a_probe_records_only_checks_of_its_scope() {
     let mut log = CheckLog::new(PLAN, Duration::MAX);
     Canaries::default().write_if_due(&session, input, &configuration, None, false, log.of(Scope::Node)).await;
     let of_node = log.finish();
-    let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
+    let mut facts = TargetFacts::new(Uuid::nil(), true, &Arc::new(Host::without_workers()));
     let mut log = CheckLog::new(PLAN, Duration::MAX);
     let state = facts.prove(&session, input, &configuration, log.of(Scope::Target)).await;
     let of_target = log.finish();
@@ -148,7 +149,7 @@ async fn lock_is_not_pending_when_the_bucket_is_known_to_lock_nothing() {
         (Configuration { lock: None, ..with.clone() }, LockProofState::NotAsked),
         (Configuration { versioning: None, ..with }, LockProofState::NotAsked),
     ] {
-        let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
+        let mut facts = TargetFacts::new(Uuid::nil(), true, &Arc::new(Host::without_workers()));
         let mut log = CheckLog::new(PLAN, Duration::MAX);
         let state = facts.prove(&session(FakeObjects::default()), input, &configuration, &mut log).await;
         assert_eq!(state, expected, "{configuration:?}");
@@ -172,7 +173,7 @@ async fn canary_that_is_locked_for_long_delays_the_next_one() {
 async fn proof_is_due_only_after_a_probe_that_reached_it() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
-    let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
+    let mut facts = TargetFacts::new(Uuid::nil(), true, &Arc::new(Host::without_workers()));
     let mut log = CheckLog::new(PLAN, Duration::MAX);
     facts.prove(&session(FakeObjects::default()), input, &configuration(None), &mut log).await;
     assert!(facts.proof_due().is_some() && facts.canary_in_use().is_some() && facts.may_have_leaked());
@@ -453,4 +454,50 @@ async fn canaries_are_removed_only_with_the_credentials_of_the_secret() {
     let (mut checks, settings) = checks_with_secret(&location, &barbican);
     let remark = checks.remove_canaries(Input::new(&location, &settings, Depth::Routine)).await.expect("a remark");
     assert!(remark.contains("does not let the agent's user read the secret"), "{remark}");
+}
+
+/// A host whose node shares facts, and the board of its driver.
+fn host_in_fleet() -> (Arc<Host>, Arc<FactBoard>) {
+    let board = Arc::new(FactBoard::default());
+    (Arc::new(Host { facts: Some(board.clone()), ..Host::without_workers() }), board)
+}
+
+#[tokio::test]
+async fn lock_proof_of_another_node_is_used_with_the_same_access_key_only() {
+    const KIND: FactKind = FactKind::LockProof;
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let target = Uuid::from_u128(1);
+    let prove = async |facts: &mut TargetFacts, session: &BucketSession<FakeObjects>| {
+        let mut log = CheckLog::new(&PLAN[1..], Duration::MAX);
+        let state = facts.prove(session, input, &configuration(None), &mut log).await;
+        (state, log.finish().remove(0))
+    };
+
+    // The holder finds the verdict at its first probe, because the service refuses the canary.
+    let (host, board) = host_in_fleet();
+    let mut holder = TargetFacts::new(target, true, &host);
+    let refusing = session(FakeObjects { refuses_put: true, ..FakeObjects::default() });
+    let (state, _) = prove(&mut holder, &refusing).await;
+    assert_eq!(state, LockProofState::Pending, "the holder is not elected yet");
+    board.set_role(target, KIND, FactRole::Holder);
+    let (state, result) = prove(&mut holder, &refusing).await;
+    assert!(matches!(state, LockProofState::Found(proof) if proof.node.is_none()), "{result:?}");
+    let found = board.found(target, KIND).expect("a fact to share");
+
+    let (host, board) = host_in_fleet();
+    let mut other = TargetFacts::new(target, true, &host);
+    let api = session(FakeObjects::default());
+    let (state, result) = prove(&mut other, &api).await;
+    assert_eq!((state, result.findings()[0].reason), (LockProofState::Pending, Reason::LockProofPending));
+    board.receive(target, KIND, SharedFact { node: "compute-7".to_owned(), ..found });
+    let (state, result) = prove(&mut other, &api).await;
+    let LockProofState::Found(proof) = state else { panic!("{state:?}") };
+    assert_eq!((proof.verdict, proof.node.as_deref()), (LockVerdict::Unverifiable, Some("compute-7")));
+    assert!(result.detail.as_ref().is_some_and(|detail| detail.contains("by the node compute-7")), "{result:?}");
+    assert_eq!((result.outcome, api.api.puts()), (Outcome::Failed, 0), "nothing is written");
+
+    let with_other_key = BucketSession { access_key_id: "other".to_owned(), ..session(FakeObjects::default()) };
+    let (state, _) = prove(&mut other, &with_other_key).await;
+    assert_eq!((with_other_key.api.puts(), other.canary_in_use().is_some()), (1, true), "{state:?}");
 }

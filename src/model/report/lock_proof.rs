@@ -51,6 +51,8 @@ pub struct LockProof {
     pub why: String,
     /// When the proof ended.
     pub proved_at: Timestamp,
+    /// The node of the fleet that proved it. `None`: this one.
+    pub node: Option<String>,
 }
 
 /// State of the proof of a bucket's object lock.

@@ -21,6 +21,8 @@ pub struct SharedRegistrySettings {
     pub login: Option<(String, PathBuf)>,
     /// Time between two comparisons of the copy with the registry.
     pub interval: Duration,
+    /// Name of this node among all nodes (`[fleet] node`). `None`: an id that follows from the machine id.
+    pub node: Option<String>,
 }
 
 impl SharedRegistrySettings {

@@ -1,0 +1,72 @@
+//! The part of the daemon that makes this node a member of a fleet: its presence, and the facts that nodes share.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::agent::Agent;
+use crate::driver::FactBoard;
+use crate::etcd::KeyValueStore;
+use crate::fleet::claims::Claims;
+use crate::fleet::presence::{NodeIdentity, Presence, PresenceStatus};
+use crate::model::settings::SharedRegistrySettings;
+use crate::sys::node::{self, FleetPlace};
+
+/// Where the nodes of a fleet meet.
+pub struct FleetStore {
+    /// The store.
+    pub store: Arc<dyn KeyValueStore>,
+    /// Keys begin with it. It ends with `/`.
+    pub prefix: String,
+    /// Name of this node.
+    pub node: String,
+}
+
+impl FleetStore {
+    /// Where the nodes that share this registry meet.
+    #[must_use]
+    pub fn new(store: Arc<dyn KeyValueStore>, settings: &SharedRegistrySettings) -> Self {
+        let node = settings.node.clone().or_else(node::fleet_node_id).unwrap_or_else(node::hostname);
+        Self { store, prefix: format!("/{}/v1/", settings.prefix), node }
+    }
+}
+
+/// This node in a fleet. Its tasks end when it is dropped.
+pub(super) struct FleetMember {
+    node: String,
+    presence: Presence,
+    /// Keeps its task.
+    _claims: Claims,
+}
+
+impl FleetMember {
+    /// Announces this node, and exchanges the facts of `board`. Does not wait for the store.
+    pub(super) fn start(fleet: FleetStore, agent: &Agent, board: Arc<FactBoard>) -> Self {
+        let FleetStore { store, prefix, node } = fleet;
+        let identity = NodeIdentity {
+            node: node.clone(),
+            hostname: node::hostname(),
+            boot_id: node::boot_id().unwrap_or_default(),
+            version: node::VERSION.to_owned(),
+        };
+        let agent = agent.clone();
+        let presence = Presence::start(store.clone(), &*prefix, identity, Box::new(move || agent.overdue_probe()));
+        let claims = Claims::start(store, prefix, &*node, presence.lease(), board);
+        Self { node, presence, _claims: claims }
+    }
+
+    /// Returns a function that reads the place of this node in the fleet.
+    pub(super) fn facts(&self) -> impl Fn() -> FleetPlace + Send + Sync + 'static {
+        let (node, status): (_, watch::Receiver<PresenceStatus>) = (self.node.clone(), self.presence.watch());
+        move || {
+            let status = status.borrow();
+            let (state, problem) = status.parts();
+            FleetPlace { node: node.clone(), state, problem: problem.map(str::to_owned) }
+        }
+    }
+
+    /// Tells the other nodes that this one stops.
+    pub(super) async fn stop(self) {
+        self.presence.stop().await;
+    }
+}

@@ -1,0 +1,144 @@
+//! Facts of a bucket that the nodes of a fleet share: how they are written, and what they are valid for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::check::lock_proof::schedule::{Basis, COUNTS_FOR_INTERVALS};
+use crate::driver::shared_facts::{FactBoard, FactKind, FactQuestion, SharedFact, Turn};
+use crate::model::settings::AgentSettings;
+use crate::model::usage_listing::{UsageTally, WholeCount};
+use crate::model::{LockProof, LockVerdict, TargetId, UsageListing};
+
+/// Probes after which a bucket that was not reached again is left to other nodes.
+const WANTED_FOR_INTERVALS: u32 = 3;
+
+/// Longest explanation of a verdict that is shared, in characters.
+const WHY_MAX: usize = 1000;
+
+/// The facts that a bucket shares with other nodes. Without a board, this node finds all facts itself.
+pub(super) struct SharedBucketFacts {
+    target: TargetId,
+    board: Option<Arc<FactBoard>>,
+}
+
+/// How this node gets a fact.
+pub(super) enum FactSource<T> {
+    /// It finds the fact.
+    Find,
+    /// It waits until another node has found it.
+    Wait,
+    /// Another node found it.
+    Use(T),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredLockProof {
+    verdict: String,
+    why: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCount {
+    pages: u64,
+    versions: u64,
+    delete_markers: u64,
+    bytes: u64,
+    counts_versions: bool,
+    began_at: Timestamp,
+}
+
+impl SharedBucketFacts {
+    pub(super) fn new(target: TargetId, board: Option<Arc<FactBoard>>) -> Self {
+        Self { target, board }
+    }
+
+    /// Returns how this node gets the verdict about the lock.
+    pub(super) fn lock_proof(&self, basis: &Basis, settings: &AgentSettings) -> FactSource<LockProof> {
+        let (age_max, subject) = (basis.settings.interval * COUNTS_FOR_INTERVALS, subject_of_lock(basis));
+        self.source(FactKind::LockProof, &subject, age_max, settings, |fact| {
+            let StoredLockProof { verdict, why } = serde_json::from_str(&fact.value).ok()?;
+            let (verdict, proved_at) = (LockVerdict::parse(&verdict)?, fact.observed_at);
+            Some(LockProof { verdict, why, proved_at, node: Some(fact.node.clone()) })
+        })
+    }
+
+    /// Shares a verdict that this node found.
+    pub(super) fn share_lock_proof(&self, basis: &Basis, proof: &LockProof) {
+        let why = proof.why.chars().take(WHY_MAX).collect();
+        let value = StoredLockProof { verdict: proof.verdict.as_str().to_owned(), why };
+        self.share(FactKind::LockProof, subject_of_lock(basis), proof.proved_at, &value);
+    }
+
+    /// Returns how this node gets the count of the bucket's content.
+    pub(super) fn usage_listing(&self, access_key_id: &str, settings: &AgentSettings) -> FactSource<UsageListing> {
+        // A run may last for several intervals.
+        let age_max = settings.s3_listing.interval * 4;
+        self.source(FactKind::UsageListing, &digest(&[access_key_id]), age_max, settings, |fact| {
+            let StoredCount { pages, versions, delete_markers, bytes, counts_versions, began_at } =
+                serde_json::from_str(&fact.value).ok()?;
+            let tally = UsageTally { pages, versions, delete_markers, bytes, counts_versions };
+            let whole = Some(WholeCount { tally, began_at, ended_at: fact.observed_at });
+            Some(UsageListing { whole, node: Some(fact.node.clone()), ..UsageListing::default() })
+        })
+    }
+
+    /// Shares a count that this node made.
+    pub(super) fn share_count(&self, access_key_id: &str, count: &WholeCount) {
+        let WholeCount { tally, began_at, ended_at } = *count;
+        let UsageTally { pages, versions, delete_markers, bytes, counts_versions } = tally;
+        let value = StoredCount { pages, versions, delete_markers, bytes, counts_versions, began_at };
+        self.share(FactKind::UsageListing, digest(&[access_key_id]), ended_at, &value);
+    }
+
+    fn source<T>(
+        &self,
+        kind: FactKind,
+        subject: &str,
+        age_max: Duration,
+        settings: &AgentSettings,
+        decode: impl FnOnce(&SharedFact) -> Option<T>,
+    ) -> FactSource<T> {
+        let Some(board) = &self.board else { return FactSource::Find };
+        let wanted_for = settings.probe.s3_interval * WANTED_FOR_INTERVALS;
+        match board.turn(FactQuestion { target: self.target, kind, subject, age_max, wanted_for }) {
+            Turn::Find => FactSource::Find,
+            Turn::Wait => FactSource::Wait,
+            // A fact of a newer release may not be understood.
+            Turn::Use(fact) => decode(&fact).map_or(FactSource::Find, FactSource::Use),
+        }
+    }
+
+    fn share(&self, kind: FactKind, subject: String, observed_at: Timestamp, value: &impl Serialize) {
+        let Some(board) = &self.board else { return };
+        if let Ok(value) = serde_json::to_string(value) {
+            board.post(self.target, kind, SharedFact { node: String::new(), observed_at, subject, value });
+        }
+    }
+}
+
+/// Returns what a verdict depends on: the access key, and all that [`Basis::has_same_subject_as`] compares except for the
+/// access rule, which names files of this node.
+fn subject_of_lock(basis: &Basis) -> String {
+    let lock = &basis.lock;
+    let retention = lock.default_retention.map(|retention| retention.to_string()).unwrap_or_default();
+    digest(&[
+        &basis.access_key_id,
+        &format!("{:?} {:?} {retention} {}", basis.versioning, lock.enabled, basis.mode()),
+        &basis.canary.prefix,
+        &basis.canary.retention.as_secs().to_string(),
+    ])
+}
+
+/// Returns a digest. Access keys are not secret, but need not be readable by all nodes.
+fn digest(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}

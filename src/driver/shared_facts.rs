@@ -1,0 +1,293 @@
+//! Facts of targets that one node finds for all nodes of a fleet.
+//!
+//! The drivers and the fleet meet at the [`FactBoard`], in memory. A driver asks whether it finds a fact itself or uses
+//! one that another node found ([`Turn`]), and posts what it found. The fleet exchanges both with the other nodes. So no
+//! probe waits for the fleet, and a process without a fleet has no board.
+//!
+//! | this node | a fact for the same access key and configuration | turn |
+//! |---|---|---|
+//! | holds the claim | any | find |
+//! | does not hold it | recent | use |
+//! | does not hold it | of another access key or configuration | find |
+//! | does not hold it | none, or too old | wait, at most [`WAIT_MAX`], and then find |
+//! | has no connection to the fleet | none, or too old | find |
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::model::TargetId;
+
+/// Longest wait for a fact that another node finds.
+pub const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// A kind of fact that nodes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FactKind {
+    /// The proof of an object lock.
+    LockProof,
+    /// The usage of a bucket that was counted by a listing.
+    UsageListing,
+}
+
+impl FactKind {
+    /// Returns its name in keys.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LockProof => "lock_proof",
+            Self::UsageListing => "usage_listing",
+        }
+    }
+}
+
+/// A fact that a node found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedFact {
+    /// Name of the node. Empty while only this one knows the fact.
+    pub node: String,
+    /// When it was found, by the clock of that node.
+    pub observed_at: Timestamp,
+    /// What the fact depends on: a digest of the access key and of the configuration for which it is valid.
+    pub subject: String,
+    /// The value, as JSON.
+    pub value: String,
+}
+
+/// Whether this node finds the facts of a target for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FactRole {
+    /// Another node does, or it is not decided yet.
+    #[default]
+    Other,
+    /// This node does.
+    Holder,
+    /// There is no connection to the other nodes.
+    Alone,
+}
+
+/// How a driver gets a fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// It finds the fact.
+    Find,
+    /// It uses this fact of another node.
+    Use(SharedFact),
+    /// It waits until another node has found the fact.
+    Wait,
+}
+
+/// What a driver needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct FactQuestion<'a> {
+    /// The target.
+    pub target: TargetId,
+    /// The kind of fact.
+    pub kind: FactKind,
+    /// See [`SharedFact::subject`].
+    pub subject: &'a str,
+    /// Largest age of a fact of another node.
+    pub age_max: Duration,
+    /// Time for which the driver needs the fact, unless it asks again.
+    pub wanted_for: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    wanted_until: Instant,
+    waiting_since: Option<Instant>,
+    role: FactRole,
+    received: Option<(SharedFact, Instant)>,
+    found: Option<SharedFact>,
+}
+
+/// Where drivers and the fleet exchange facts.
+#[derive(Debug, Default)]
+pub struct FactBoard {
+    entries: Mutex<HashMap<(TargetId, FactKind), Entry>>,
+    changed: Notify,
+}
+
+impl FactBoard {
+    fn entries(&self) -> MutexGuard<'_, HashMap<(TargetId, FactKind), Entry>> {
+        // Each change is complete when the lock is released.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how the driver of a target, which was just reached, gets a fact.
+    pub fn turn(&self, question: FactQuestion<'_>) -> Turn {
+        let (now, clock) = (Instant::now(), Timestamp::now());
+        let FactQuestion { target, kind, subject, age_max, wanted_for } = question;
+        let mut entries = self.entries();
+        let entry = entries.entry((target, kind)).or_insert_with(|| {
+            self.changed.notify_one();
+            Entry { wanted_until: now, waiting_since: None, role: FactRole::Other, received: None, found: None }
+        });
+        entry.wanted_until = now + wanted_for;
+        if entry.role == FactRole::Holder {
+            entry.waiting_since = None;
+            return Turn::Find;
+        }
+        if let Some((fact, received)) = &entry.received {
+            if fact.subject != subject {
+                return Turn::Find;
+            }
+            // The clocks of the nodes may differ, so a fact is at least as old as it is known here.
+            let age = clock.duration_since(fact.observed_at).max(SignedDuration::ZERO).unsigned_abs();
+            if age.max(received.elapsed()) < age_max {
+                entry.waiting_since = None;
+                return Turn::Use(fact.clone());
+            }
+        }
+        let waiting_since = *entry.waiting_since.get_or_insert(now);
+        let is_alone = entry.role == FactRole::Alone;
+        if is_alone || now.saturating_duration_since(waiting_since) > WAIT_MAX { Turn::Find } else { Turn::Wait }
+    }
+
+    /// Posts a fact that this node found. It is shared if this node holds the claim and the other nodes do not know it.
+    pub fn post(&self, target: TargetId, kind: FactKind, fact: SharedFact) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&(target, kind)).filter(|entry| entry.role == FactRole::Holder) else {
+            return;
+        };
+        let is_same = |known: &SharedFact| (&known.observed_at, &known.subject) == (&fact.observed_at, &fact.subject);
+        if entry.found.as_ref().is_some_and(is_same) || entry.received.as_ref().is_some_and(|(known, _)| is_same(known))
+        {
+            return;
+        }
+        entry.found = Some(fact);
+        self.changed.notify_one();
+    }
+
+    /// Waits until a fact is needed for the first time, or found.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Returns the facts that drivers asked for, and whether they still need them. Forgets those that nobody asked for
+    /// in `keep`.
+    #[must_use]
+    pub fn asked_for(&self, keep: Duration) -> Vec<(TargetId, FactKind, bool)> {
+        let now = Instant::now();
+        let mut entries = self.entries();
+        entries.retain(|_, entry| now < entry.wanted_until + keep);
+        let mut asked: Vec<_> =
+            entries.iter().map(|(&(target, kind), entry)| (target, kind, now < entry.wanted_until)).collect();
+        asked.sort_unstable();
+        asked
+    }
+
+    /// Whether a driver waits for a fact.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let is_waiting = |entry: &Entry| entry.waiting_since.is_some_and(|since| since.elapsed() <= WAIT_MAX);
+        self.entries().values().any(is_waiting)
+    }
+
+    /// Sets whether this node finds a fact for all.
+    pub fn set_role(&self, target: TargetId, kind: FactKind, role: FactRole) {
+        if let Some(entry) = self.entries().get_mut(&(target, kind)) {
+            entry.role = role;
+            if role != FactRole::Holder {
+                entry.found = None;
+            }
+        }
+    }
+
+    /// Returns the fact to share, if there is one.
+    #[must_use]
+    pub fn found(&self, target: TargetId, kind: FactKind) -> Option<SharedFact> {
+        self.entries().get(&(target, kind))?.found.clone()
+    }
+
+    /// The fact as the other nodes know it.
+    pub fn receive(&self, target: TargetId, kind: FactKind, fact: SharedFact) {
+        if let Some(entry) = self.entries().get_mut(&(target, kind)) {
+            if entry.found.as_ref().is_some_and(|found| found.observed_at <= fact.observed_at) {
+                entry.found = None;
+            }
+            entry.received = Some((fact, Instant::now()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const TARGET: TargetId = Uuid::from_u128(1);
+    const KIND: FactKind = FactKind::LockProof;
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn ask(board: &FactBoard, subject: &str) -> Turn {
+        board.turn(FactQuestion { target: TARGET, kind: KIND, subject, age_max: HOUR, wanted_for: HOUR })
+    }
+
+    fn fact(subject: &str, age: Duration) -> SharedFact {
+        let observed_at = Timestamp::now() - age;
+        SharedFact { node: "b".to_owned(), observed_at, subject: subject.to_owned(), value: "{}".to_owned() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn driver_waits_for_another_node_and_then_finds_the_fact_itself() {
+        let board = FactBoard::default();
+        assert_eq!((ask(&board, "s"), board.is_awaited()), (Turn::Wait, true));
+        tokio::time::sleep(WAIT_MAX + Duration::from_secs(1)).await;
+        assert_eq!((ask(&board, "s"), board.is_awaited()), (Turn::Find, false));
+        let known = fact("s", Duration::ZERO);
+        board.receive(TARGET, KIND, known.clone());
+        assert_eq!((ask(&board, "s"), board.is_awaited()), (Turn::Use(known), false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fact_is_used_only_for_its_subject_and_until_its_age() {
+        let board = FactBoard::default();
+        ask(&board, "s");
+        board.receive(TARGET, KIND, fact("other", Duration::ZERO));
+        assert_eq!(ask(&board, "s"), Turn::Find);
+        board.receive(TARGET, KIND, fact("s", HOUR));
+        assert_eq!(ask(&board, "s"), Turn::Wait);
+        // The clock of the other node is ahead.
+        let early = SharedFact { observed_at: Timestamp::now() + HOUR, ..fact("s", Duration::ZERO) };
+        board.receive(TARGET, KIND, early.clone());
+        assert_eq!(ask(&board, "s"), Turn::Use(early));
+        tokio::time::sleep(HOUR).await;
+        assert_eq!(ask(&board, "s"), Turn::Wait);
+        board.set_role(TARGET, KIND, FactRole::Alone);
+        assert_eq!(ask(&board, "s"), Turn::Find);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_holder_shares_what_it_found_and_once() {
+        let board = FactBoard::default();
+        ask(&board, "s");
+        let found = fact("s", Duration::ZERO);
+        board.post(TARGET, KIND, found.clone());
+        assert_eq!(board.found(TARGET, KIND), None);
+        board.set_role(TARGET, KIND, FactRole::Holder);
+        assert_eq!(ask(&board, "s"), Turn::Find);
+        board.post(TARGET, KIND, found.clone());
+        assert_eq!(board.found(TARGET, KIND), Some(found.clone()));
+        board.receive(TARGET, KIND, found.clone());
+        board.post(TARGET, KIND, found);
+        assert_eq!(board.found(TARGET, KIND), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fact_that_nobody_asks_for_is_forgotten() {
+        let board = FactBoard::default();
+        ask(&board, "s");
+        board.changed().await;
+        assert_eq!(board.asked_for(HOUR), [(TARGET, KIND, true)]);
+        tokio::time::sleep(HOUR).await;
+        assert_eq!(board.asked_for(HOUR), [(TARGET, KIND, false)]);
+        tokio::time::sleep(HOUR).await;
+        assert_eq!(board.asked_for(HOUR), []);
+    }
+}

@@ -1,0 +1,199 @@
+//! Facts of a bucket that one agent finds for all, with real agents, a real etcd, and an S3 server in this process.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::cluster::EtcdCluster;
+use crate::daemon::Daemon;
+use crate::report::{assert_contains, assert_healthy, detail_of};
+use crate::storage::{immutable_target, s3, s3_target};
+use crate::support::s3_server::S3Server;
+use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
+
+/// Another access key of the same user.
+const ANOTHER_KEY_ID: &str = "AKIAANOTHERACCESSKEY";
+const ANOTHER_SECRET: &str = "anotherSecretOfTheIntegrationTestsOfTheFleet";
+
+/// Time to live of the leases of a small fleet.
+const TTL: Duration = Duration::from_secs(60);
+
+/// Time limit for what takes no time to live, on a loaded host. The retention of a canary is 7 s.
+const SOON: Duration = Duration::from_secs(90);
+
+/// A workspace of a node. Canaries are off, so that each PUT is one of a lock proof.
+fn node(name: &str, etcd: &EtcdCluster, access_key_id: &str, secret_access_key: &str) -> Workspace {
+    let workspace = Workspace::with_credentials(access_key_id, secret_access_key, "");
+    let (host, cache) = (etcd.urls[0].trim_start_matches("http://"), workspace.registry());
+    workspace.configure(&format!(
+        r#"
+        [registry]
+        url = "etcd://{host}/fleet"
+        cache = "{}"
+        compare_interval = "1s"
+        [fleet]
+        node = "{name}"
+        [probe]
+        s3_interval = "1s"
+        [s3.canary]
+        enabled = false
+        [s3.listing]
+        enabled = true
+        interval = "1h"
+        requests_max = 1000
+        "#,
+        cache.display()
+    ));
+    workspace
+}
+
+/// Polls until there is a result.
+async fn within<T>(limit: Duration, what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = poll().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits for a report of a target, which may not have reached this node yet, that meets a condition.
+async fn report_of(daemon: &Daemon, id: &str, what: &str, is_met: impl Fn(&Value) -> bool) -> Value {
+    let path = format!("/backup_targets/{id}/checks");
+    let deadline = Instant::now() + SOON;
+    loop {
+        let answer = daemon.request("GET", &path, None).await;
+        if answer.status == 200 && is_met(&answer.json()) {
+            return answer.json();
+        }
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}; the latest answer is {}", answer.body);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn is_proved(report: &Value) -> bool {
+    report["object_lock_proof"]["verdict"] == "enforced"
+}
+
+/// Number of canaries that lock proofs have written.
+fn proofs(s3: &S3Server) -> usize {
+    let is_canary = |request: &&String| request.starts_with("PUT /locked/") && request.ends_with("x-id=PutObject");
+    s3.requests().iter().filter(is_canary).count()
+}
+
+/// Number of pages of listings of a whole bucket.
+fn pages(s3: &S3Server) -> usize {
+    s3.requests().iter().filter(|request| request.contains("/paged") && request.contains("max-keys=1000")).count()
+}
+
+fn value_of(etcd: &EtcdCluster, folder: &str, id: &str, fact: &str) -> String {
+    let key = format!("/fleet/v1/{folder}/{id}/{fact}");
+    etcd.etcdctl(0, &["get", "--print-value-only", &key]).trim().to_owned()
+}
+
+#[tokio::test]
+async fn facts_are_found_once_and_by_another_node_when_the_holder_dies() {
+    let (etcd, s3) = (EtcdCluster::start(1, &[]).await, s3().await);
+    for key in ["a", "b", "c"] {
+        s3.put("paged", key, "12345");
+    }
+    let workspaces = ["a", "b"].map(|name| node(name, &etcd, ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+    let mut daemons = [Daemon::start(&workspaces[0]).await, Daemon::start(&workspaces[1]).await];
+    for (daemon, name) in daemons.iter().zip(["a", "b"]) {
+        let present = json!({ "node": name, "state": "present", "problem": null });
+        within(SOON, "presence", async || (daemon.get("/node").await["fleet"] == present).then_some(())).await;
+    }
+    let locked = daemons[0].create(immutable_target(&s3, "locked")).await;
+    let paged = daemons[1].create(s3_target(&s3, "paged")).await;
+
+    let mut nodes = Vec::new();
+    for daemon in &daemons {
+        let report = report_of(daemon, &locked, "a proof", is_proved).await;
+        assert_healthy(&report);
+        let count = report_of(daemon, &paged, "a count", |report| !report["usage_listing"]["counted"].is_null()).await;
+        assert_eq!((&count["used_bytes"], &count["object_count"]), (&json!(15), &json!(3)), "{count:#}");
+        nodes.push((report, count));
+    }
+    // One node found each fact, and the other one says so.
+    let (proof, listing) =
+        (value_of(&etcd, "claims", &locked, "lock_proof"), value_of(&etcd, "claims", &paged, "usage_listing"));
+    for ((report, count), name) in nodes.iter().zip(["a", "b"]) {
+        let expected = |holder: &str| if holder == name { Value::Null } else { holder.into() };
+        assert_eq!(report["object_lock_proof"]["node"], expected(&proof), "{report:#}");
+        assert_eq!(count["usage_listing"]["node"], expected(&listing), "{count:#}");
+        let of_other = format!("by the node {proof}");
+        assert_eq!(detail_of(report, "lock_proof").contains(&of_other), proof != name, "{report:#}");
+    }
+    let times = |(report, _): &(Value, Value)| report["object_lock_proof"]["proved_at"].clone();
+    assert_eq!(times(&nodes[0]), times(&nodes[1]));
+    assert_eq!((proofs(&s3), pages(&s3)), (1, 2), "{:#?}", s3.requests());
+
+    daemons[0].delete(&paged).await;
+    let prefixes = ["claims", "facts", "registry/targets"].map(|folder| format!("/fleet/v1/{folder}/{paged}"));
+    for prefix in prefixes {
+        assert_eq!(etcd.etcdctl(0, &["get", "--prefix", "--keys-only", &prefix]), "");
+    }
+
+    // The next holder has the fact, and need not find it again.
+    let holder = usize::from(proof == "b");
+    daemons[holder].end(Signal::SIGKILL).await;
+    let survivor = ["b", "a"][holder];
+    within(2 * TTL, "another holder", async || {
+        (value_of(&etcd, "claims", &locked, "lock_proof") == survivor).then_some(())
+    })
+    .await;
+    assert_healthy(&report_of(&daemons[1 - holder], &locked, "a proof", is_proved).await);
+}
+
+#[tokio::test]
+async fn facts_are_not_used_with_another_key_and_say_nothing_about_the_path() {
+    let (etcd, s3) = (EtcdCluster::start(1, &[]).await, s3().await);
+    s3.add_key(ANOTHER_KEY_ID, ANOTHER_SECRET);
+    let keys = [(ACCESS_KEY_ID, SECRET_ACCESS_KEY), (ANOTHER_KEY_ID, ANOTHER_SECRET), (ACCESS_KEY_ID, "wrong")];
+    let names = ["a", "with-another-key", "without-access"];
+    let workspaces: Vec<_> = names.iter().zip(keys).map(|(name, (id, key))| node(name, &etcd, id, key)).collect();
+    let first = Daemon::start(&workspaces[0]).await;
+    let id = first.create(immutable_target(&s3, "locked")).await;
+    report_of(&first, &id, "a proof", is_proved).await;
+    assert_eq!((value_of(&etcd, "claims", &id, "lock_proof").as_str(), proofs(&s3)), ("a", 1));
+
+    let (with_another_key, without_access) = (Daemon::start(&workspaces[1]).await, Daemon::start(&workspaces[2]).await);
+    let report = report_of(&with_another_key, &id, "its own proof", is_proved).await;
+    assert_eq!((&report["object_lock_proof"]["node"], proofs(&s3)), (&Value::Null, 2), "{report:#}");
+    let report = report_of(&without_access, &id, "a verdict", |report| !report["verdict"].is_null()).await;
+    assert_eq!((&report["status"], &report["verdict"]), (&json!("offline"), &json!("failed")), "{report:#}");
+    assert_ne!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");
+}
+
+#[tokio::test]
+async fn facts_stay_without_etcd_and_a_node_that_starts_finds_its_own() {
+    let (mut etcd, s3) = (EtcdCluster::start(1, &[]).await, s3().await);
+    let workspaces = ["a", "b"].map(|name| node(name, &etcd, ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+    let mut daemons = [Daemon::start(&workspaces[0]).await, Daemon::start(&workspaces[1]).await];
+    let id = daemons[0].create(immutable_target(&s3, "locked")).await;
+    for daemon in &daemons {
+        report_of(daemon, &id, "a proof", is_proved).await;
+    }
+    let holder = usize::from(value_of(&etcd, "claims", &id, "lock_proof") == "b");
+    etcd.kill(0);
+    for daemon in &daemons {
+        let before = daemon.report(&id).await["checked_at"].clone();
+        let report = report_of(daemon, &id, "a probe without etcd", |report| report["checked_at"] != before).await;
+        assert!(is_proved(&report), "{report:#}");
+        assert_healthy(&report);
+    }
+    let refused = daemons[0].try_create(s3_target(&s3, "plain")).await;
+    assert_contains(&refused.fault(503, "serviceUnavailable"), &["etcd"]);
+    assert_eq!(proofs(&s3), 1);
+
+    let other = 1 - holder;
+    daemons[other].stop().await;
+    daemons[other] = Daemon::start(&workspaces[other]).await;
+    let report = report_of(&daemons[other], &id, "its own proof", is_proved).await;
+    assert_eq!((&report["object_lock_proof"]["node"], proofs(&s3)), (&Value::Null, 2), "{report:#}");
+    assert_ne!(daemons[other].get("/node").await["fleet"]["state"], "present");
+}
