@@ -313,7 +313,7 @@ impl Shared {
         self.texts.forget_unused();
     }
 
-    /// Reads the list of nodes again and again. One that cannot be used is logged once.
+    /// Reads the list of nodes at an interval. A list that cannot be used is logged once.
     async fn read_list_forever(self: Arc<Self>) {
         let mut problem = None;
         let mut former: BTreeSet<NodeAddress> = self.nodes().keys().cloned().collect();

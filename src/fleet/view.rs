@@ -435,7 +435,8 @@ fn is_expected_without(node: &NodeSnapshot, expected_on: ExpectedOn) -> bool {
     }
 }
 
-/// When a node that does not answer last did, as far as the aggregator knows, and whether it has at all.
+/// Returns the time of the latest answer of a node. A node that has been silent since the start of the aggregator
+/// answered before that start, if ever.
 fn last_answer(node: &NodeSnapshot) -> Option<LastAnswer> {
     let answered = node.answered_at.map(|at| LastAnswer { at, is_before_start: false });
     answered.or_else(|| Some(LastAnswer { at: node.silent_since_start?, is_before_start: true }))

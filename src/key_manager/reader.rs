@@ -183,7 +183,7 @@ impl SecretReader {
             tracing::warn!("{warning}");
         }
         let client = self.client(connection, url).await?;
-        // The key manager may close an unused connection at the moment at which it is reused.
+        // The key manager may close an unused connection just when it is reused.
         match self.exchange(client, url, id, token).await {
             Err(KeyManagerError::Unreachable { .. }) => self.exchange(client, url, id, token).await,
             outcome => outcome,

@@ -111,7 +111,7 @@ impl Keystone {
             }
             self.exchange(request).await
         };
-        // Keystone may close an unused connection at the moment at which it is reused.
+        // Keystone may close an unused connection just when it is reused.
         let (head, answer) = match send().await {
             Err(KeystoneError::Unreachable { .. }) => send().await?,
             outcome => outcome?,

@@ -108,8 +108,8 @@ impl Volume {
         .await
     }
 
-    /// Writes a canary as a user, reads it back, compares and removes it. Returns `None` if this would leave something
-    /// behind on the server, which is so for NFS 4.0.
+    /// Writes a canary as a user, reads it back, compares and removes it. Returns `None` for NFS 4.0, where this would
+    /// leave state behind on the server.
     ///
     /// # Errors
     /// [`CanaryFailure`] when this did not succeed within `deadline`.

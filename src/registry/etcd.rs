@@ -109,7 +109,7 @@ impl EtcdRegistry {
         self.key(&format!("registry/exports/{hash}"))
     }
 
-    /// Reads of what every transaction needs.
+    /// Reads that every transaction needs.
     fn state_reads(&self, is_serializable: bool) -> Vec<TxnOperation> {
         let read = |name: &str| RangeRequest { is_serializable, ..RangeRequest::key(self.key(name)) };
         ["meta/cloud_id", "meta/schema", "registry/generation"]

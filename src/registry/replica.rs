@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Everything is read from the copy, so reading and probing need no other host. A change is made in the shared registry
-//! first, and then in the copy. When the shared registry is unavailable, changes fail and all else goes on. What
-//! belongs to this node alone is only in the copy: histories, canary records and mounts.
+//! first, and then in the copy. When the shared registry is unavailable, changes fail and everything else continues.
+//! What belongs to this node alone is only in the copy: histories, canary records and mounts.
 //!
 //! A node whose registry is empty joins by itself. A node with targets of its own stays a single node until the
 //! operator lets it join ([`join`]), because its targets would otherwise be lost or doubled.
@@ -157,7 +157,7 @@ impl Replica {
                 "this node has backup targets of its own and has not joined the registry of the fleet: it works as a single node. Stop the agent and run: targetwatch fleet join --dry-run"
             ),
             Some(problem) if former.problem.as_ref() != Some(problem) => tracing::warn!(
-                "the registry of the fleet is unavailable: {problem}. This node goes on with its copy, and changes are refused"
+                "the registry of the fleet is unavailable: {problem}. This node continues with its copy, and changes are refused"
             ),
             _ => {}
         }

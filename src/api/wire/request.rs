@@ -146,7 +146,8 @@ mod tests {
         assert_eq!((decoded(name(LINE_MAX_CHARS)), decoded(name(LINE_MAX_CHARS + 1))), (true, false));
         let schema = |schema: RefOr<Schema>| serde_json::to_value(schema).expect("JSON");
         assert_eq!(schema(Line::schema())["maxLength"], json!(LINE_MAX_CHARS));
-        assert_eq!(schema(KindName::schema())["pattern"], json!("^(nfs|s3)$"));
+        let kinds: Vec<_> = TargetKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(schema(KindName::schema())["pattern"], format!("^({})$", kinds.join("|")));
         assert_eq!(schema(MountOptions::schema())["maxLength"], json!(OPTIONS_MAX_BYTES));
         assert_eq!(schema(SecretUrl::schema())["maxLength"], json!(SECRET_REF_MAX_BYTES));
         let fields = [

@@ -37,9 +37,11 @@ pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
     let (version, members) = tokio::join!(timeout(STEP_DEADLINE, registry.latest_version()), client.member_statuses());
     let mut checked = match version {
         Ok(Ok(version)) => registry_found(version.cloud_id, url.file().to_owned()).await,
-        Ok(Err(problem)) => HostCheck::warning(format!("the agent goes on with its copy, and changes fail: {problem}")),
+        Ok(Err(problem)) => {
+            HostCheck::warning(format!("the agent continues with its copy, and changes fail: {problem}"))
+        }
         Err(_) => HostCheck::warning(format!(
-            "the agent goes on with its copy, and changes fail: etcd did not answer within {} s",
+            "the agent continues with its copy, and changes fail: etcd did not answer within {} s",
             STEP_DEADLINE.as_secs()
         )),
     };
@@ -73,7 +75,7 @@ async fn registry_found(cloud_id: CloudId, file: PathBuf) -> HostCheck {
     };
     match joined {
         Some(joined) if joined != cloud_id => HostCheck::warning(format!(
-            "the agent goes on with its copy, and changes fail: this node has joined the registry {joined}, and the one in etcd is {cloud_id}. Correct [registry] url, or leave the former registry: targetwatch fleet join --leave --dry-run"
+            "the agent continues with its copy, and changes fail: this node has joined the registry {joined}, and the one in etcd is {cloud_id}. Correct [registry] url, or leave the former registry: targetwatch fleet join --leave --dry-run"
         )),
         None if !copy.targets().is_empty() => HostCheck::warning(
             "this node has targets of its own and has not joined the registry in etcd: targetwatch fleet join --dry-run",

@@ -28,7 +28,7 @@ pub(in crate::cli) fn mark(outcome: &str, state: ExitState, style: OutputStyle) 
     paint(&format!("{outcome:<9}"), color(state), style)
 }
 
-/// Renders a text in the colour of what is offline.
+/// Renders a text in the colour for offline targets.
 #[must_use]
 pub fn bad(text: &str, style: OutputStyle) -> String {
     paint(text, Color::Red, style)

@@ -67,7 +67,7 @@ pub struct MountFacts {
     pub is_hard: bool,
     /// NFS traffic, if the kernel reports it.
     pub traffic: Option<MountTraffic>,
-    /// Who should see the mount, as far as it was verified.
+    /// Programs that should see the mount, if that was verified.
     pub viewers: Vec<MountViewer>,
 }
 

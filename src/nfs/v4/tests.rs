@@ -171,7 +171,7 @@ async fn session_and_client_are_destroyed_although_the_caller_gave_up() {
     until(|| last() == Some(DESTROY_CLIENTID.number)).await;
 }
 
-/// Waits until something is so, at most ten times the deadline.
+/// Waits until a condition is true, at most ten times the deadline.
 async fn until(is_so: impl Fn() -> bool) {
     let end = tokio::time::Instant::now() + DEADLINE * 10;
     while !is_so() {

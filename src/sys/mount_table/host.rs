@@ -69,7 +69,7 @@ impl HostMounts {
         }
         // A mount may be missing in a table that changed while it was read.
         let Some(file) = unchanged else {
-            return Err(io::Error::other("the mount table of the host changed again and again while it was read"));
+            return Err(io::Error::other("the mount table of the host changed repeatedly while it was read"));
         };
         let table = Arc::new(table);
         *latest = Latest::Other(table.clone(), file);
