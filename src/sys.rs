@@ -14,8 +14,8 @@
 //! - the service manager ([`systemd`]), the log queue ([`log_queue`]) and the journal ([`journal`]),
 //! - facts about this node ([`node`]), the clock ([`clock`]), and groups ([`group`]),
 //! - the permissions of a process ([`ProcessRights`]), and the malloc heap ([`heap`]),
-//! - holders of locks ([`file_lock`]), name resolution ([`resolve`]), reads of files ([`file_read`]), files with secrets
-//!   ([`secret_file`]), and SELinux.
+//! - holders of locks ([`file_lock`]), name resolution ([`resolve`]), reads of files ([`file_read`]), files with
+//!   secrets ([`secret_file`]), and SELinux.
 
 mod child_setup;
 pub mod children;

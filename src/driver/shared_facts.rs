@@ -1,8 +1,8 @@
 //! Facts of targets that one node finds for all nodes of a fleet.
 //!
 //! The drivers and the fleet meet at the [`FactBoard`], in memory. A driver asks whether it finds a fact itself or uses
-//! one that another node found ([`Turn`]), and posts what it found. The fleet exchanges both with the other nodes. So no
-//! probe waits for the fleet, and a process without a fleet has no board.
+//! one that another node found ([`Turn`]), and posts what it found. The fleet exchanges both with the other nodes. So
+//! no probe waits for the fleet, and a process without a fleet has no board.
 //!
 //! | this node | a fact for the same access key and configuration | turn |
 //! |---|---|---|

@@ -1,7 +1,7 @@
 //! A simulated cluster, for tests. It has the clock of the runtime, which tests pause, so hours pass in milliseconds.
 //!
-//! Each client has its own link to the cluster, which can be cut, lose answers, delay requests, or lead to a member that
-//! was separated from the others. Transactions are atomic and ordered, and every write is recorded.
+//! Each client has its own link to the cluster, which can be cut, lose answers, delay requests, or lead to a member
+//! that was separated from the others. Transactions are atomic and ordered, and every write is recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,8 +32,8 @@ pub enum Link {
     LosesAnswers,
     /// Requests are served this long after they were sent. The client has given up by then.
     Delays(Duration),
-    /// Each request has another fate, which this number determines: it is served, not served, served late, or its answer is
-    /// lost.
+    /// Each request has another fate, which this number determines: it is served, not served, served late, or its
+    /// answer is lost.
     Erratic(u64),
     /// The member that the client reaches is separated from the others. It answers serializable reads from the state
     /// that it had, and nothing else.

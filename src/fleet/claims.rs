@@ -1,17 +1,18 @@
 //! Claims: one node finds each fact of a target for all nodes.
 //!
-//! A claim is the key `claims/<target>/<fact>` with the lease of its holder ([`claim`] has its states). The holder finds
-//! the fact and writes it to `facts/<target>/<fact>`, in a transaction that compares the revision of the claim. So a
-//! holder that has lost its claim without noticing writes nothing. The other nodes read the fact from there.
+//! A claim is the key `claims/<target>/<fact>` with the lease of its holder ([`claim`] has its states). The holder
+//! finds the fact and writes it to `facts/<target>/<fact>`, in a transaction that compares the revision of the claim.
+//! So a holder that has lost its claim without noticing writes nothing. The other nodes read the fact from there.
 //!
 //! Only targets of the registry have claims, and the registry deletes claims and facts with the target. So a fact never
 //! outlives its target. A node that has not joined the registry finds the facts of its own targets itself.
 //!
-//! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look at the
-//! keys is one transaction that only reads, three times in a time to live. A node that needs no facts sends nothing.
+//! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look at
+//! the keys is one transaction that only reads, three times in a time to live. A node that needs no facts sends
+//! nothing.
 //!
-//! Without an answer of etcd, a holder goes on. The other nodes use the facts that they have until these are too old, and
-//! then each finds its own. A node that has just started and never had an answer does so at once.
+//! Without an answer of etcd, a holder continues. The other nodes use the facts that they have until these are too old.
+//! Then each finds its own. A node that has just started and never had an answer does so at once.
 
 mod claim;
 
@@ -67,8 +68,8 @@ struct StoredFact {
 pub struct Claims(JoinHandle<()>);
 
 impl Claims {
-    /// Starts to exchange the facts of `board` with the other nodes, below the keys that begin with `prefix`. `node` is the
-    /// name of this node.
+    /// Starts to exchange the facts of `board` with the other nodes, below the keys that begin with `prefix`. `node` is
+    /// the name of this node.
     #[must_use]
     pub fn start(
         store: Arc<dyn KeyValueStore>,

@@ -68,7 +68,7 @@ struct Info<'a> {
 pub enum PresenceStatus {
     /// They do.
     Present,
-    /// They did. Whether they still do is unknown, for this reason.
+    /// They did. It is unknown whether they still do, for this reason.
     Uncertain(String),
     /// They do not, for this reason.
     Absent(String),
@@ -89,7 +89,7 @@ impl PresenceStatus {
     }
 }
 
-/// Returns why the lease must not be renewed: a sentence about the probe that does not end. `None` if none is.
+/// Returns why the lease must not be renewed: a sentence about the probe that does not end. `None` if every probe ends.
 pub type LateProbe = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The presence of this node. Its task ends when it is dropped.
@@ -147,7 +147,7 @@ impl Presence {
         self.shared.status.subscribe()
     }
 
-    /// Returns the lease, for those who make keys that end with it.
+    /// Returns the lease, for tasks that create keys that end with it.
     #[must_use]
     pub fn lease(&self) -> HeldLease {
         HeldLease(self.shared.clone())
@@ -164,7 +164,7 @@ impl Presence {
     }
 }
 
-/// The lease of this node, for those who make keys that end with it.
+/// The lease of this node, for tasks that create keys that end with it.
 #[derive(Debug, Clone)]
 pub struct HeldLease(Arc<Shared>);
 
@@ -197,7 +197,7 @@ impl Drop for Presence {
 /// Result of the registration.
 enum Registered {
     Done,
-    /// The key is of another process.
+    /// The key belongs to another process.
     Taken(Alive),
 }
 
@@ -394,10 +394,10 @@ impl Shared {
         match status {
             PresenceStatus::Present => tracing::info!(node, "the fleet sees this node"),
             PresenceStatus::Uncertain(why) => {
-                tracing::warn!(node, "whether the fleet sees this node is unknown. Probes go on: {why}");
+                tracing::warn!(node, "whether the fleet sees this node is unknown. Probes continue: {why}");
             }
             PresenceStatus::Absent(why) => {
-                tracing::warn!(node, "the fleet does not see this node. Probes go on: {why}")
+                tracing::warn!(node, "the fleet does not see this node. Probes continue: {why}")
             }
             PresenceStatus::DuplicateNodeId(why) => {
                 tracing::error!(node, code = "duplicate_node_id", "the fleet does not see this node: {why}");

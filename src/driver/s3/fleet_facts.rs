@@ -120,8 +120,8 @@ impl SharedBucketFacts {
     }
 }
 
-/// Returns what a verdict depends on: the access key, and all that [`Basis::has_same_subject_as`] compares except for the
-/// access rule, which names files of this node.
+/// Returns what a verdict depends on: the access key, and all that [`Basis::has_same_subject_as`] compares except for
+/// the access rule, which names files of this node.
 fn subject_of_lock(basis: &Basis) -> String {
     let lock = &basis.lock;
     let retention = lock.default_retention.map(|retention| retention.to_string()).unwrap_or_default();

@@ -10,18 +10,18 @@
 //! | asking | etcd refused it, because it exists or the target does not | watching, from the first look |
 //! | asking | no answer | watching. The next look shows whether the claim was made |
 //! | watching or held | the claim exists with the lease and the name of this node | held, at its revision |
-//! | held | the claim is free, or of another node | watching, from the first look |
-//! | held | no answer | held: the holder goes on |
+//! | held | the claim is free, or belongs to another node | watching, from the first look |
+//! | held | no answer | held: the holder continues |
 //! | held | this node does not reach the target | sitting out |
 //! | sitting out | the time has passed | watching, from the first look |
 //!
 //! **Whose turn it is** needs no list of nodes. A hash of target, fact and node puts the nodes in an order (rendezvous
-//! hashing). A node knows its part of the order, such as the first 0.2 %, and the number of nodes. With the first look at
-//! a free claim the first three nodes ask for it, then the first 24, 192 and so on. So a node that dies is replaced soon,
-//! even if most nodes do not reach the target.
+//! hashing). A node knows its part of the order, such as the first 0.2 %, and the number of nodes. With the first look
+//! at a free claim the first three nodes ask for it, then the first 24, 192 and so on. So a node that dies is replaced
+//! soon, even if most nodes do not reach the target.
 //!
-//! Two nodes may both believe for some seconds that they hold a claim. That costs a few requests: a fact is written only
-//! if the claim still has the revision of the writer.
+//! Two nodes may both believe for some seconds that they hold a claim. That costs a few requests: a fact is written
+//! only if the claim still has the revision of the writer.
 
 use std::time::Duration;
 

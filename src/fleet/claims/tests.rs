@@ -258,8 +258,8 @@ fn fault() -> impl Strategy<Value = (u64, Fault)> {
     (0..120_u64, fault)
 }
 
-/// Every fact was written by the node that held the claim at that moment. No node uses a fact of another access key. When
-/// all faults have ended, one node holds the claim, and all nodes have the fact.
+/// Every fact was written by the node that held the claim at that moment. No node uses a fact of another access key.
+/// When all faults have ended, one node holds the claim, and all nodes have the fact.
 async fn check(faults: Vec<(u64, Fault)>) {
     let (cluster, mut nodes) = start(NODES);
     for (wait, fault) in faults {

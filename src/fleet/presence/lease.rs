@@ -3,8 +3,8 @@
 //! | state | event | next state | next action |
 //! |---|---|---|---|
 //! | none | granted | granted | register at once |
-//! | granted, uncertain or held | register: the key is ours | held | renew after a third of the time to live |
-//! | granted | register: the key is of another process | granted | renew and register again, until the key has ended |
+//! | granted, uncertain or held | register: the key belongs to this process | held | renew after a third of the time to live |
+//! | granted | register: the key belongs to another process | granted | renew and register again, until the key has ended |
 //! | held | renewed, and the key exists | held | renew after a third of the time to live |
 //! | held or granted | etcd says that the lease has ended | none | grant at once |
 //! | held or uncertain | renewed, but the key does not exist | granted | register at once |
@@ -85,7 +85,7 @@ struct Contender {
     ends: Instant,
 }
 
-/// The lease of a node, and when to do what about it.
+/// The lease of a node, with the next action and its time.
 #[derive(Debug)]
 pub(crate) struct NodeLease {
     state: LeaseState,
@@ -155,7 +155,7 @@ impl NodeLease {
         self.renew_later(lease, now, random);
     }
 
-    /// The key of this node is of another process, and ends after `ttl` unless that process renews it.
+    /// The key of this node belongs to another process, and ends after `ttl` unless that process renews it.
     pub(crate) fn is_taken(&mut self, instance: Uuid, ttl: Duration, now: Instant, random: f64) {
         let known = self.contender.filter(|contender| contender.instance == instance);
         // The process may have renewed it just before. etcd revokes at most 1,000 leases a second, so it may be late.
@@ -167,8 +167,8 @@ impl NodeLease {
         self.renew_later(lease, now, random);
     }
 
-    /// etcd renewed the lease. The request was sent at `asked`. `is_registered`: whether the key of this node exists and
-    /// ends with the lease.
+    /// etcd renewed the lease. The request was sent at `asked`. `is_registered`: whether the key of this node exists
+    /// and ends with the lease.
     pub(crate) fn renewed(&mut self, ttl: Duration, is_registered: bool, asked: Instant, now: Instant, random: f64) {
         let (LeaseState::Granted(lease) | LeaseState::Held(lease) | LeaseState::Uncertain(lease)) = self.state else {
             return;

@@ -1,9 +1,10 @@
 //! Dispatches: a dispatch is one worker and the calls that it answers in order.
 //!
-//! After [`LATE_AFTER`] without an answer, a dispatch is late, unless its worker only waits for a processor. The call whose answer is due keeps the worker until its
-//! own deadline, and the other calls return to the schedule. By then the worker does not start them any more
-//! ([`BATCH_TIME`]), so no target has two children. A broken worker keeps the claims of all calls that it may be
-//! executing until it has exited. A worker that cannot be killed keeps only the claim of the call in which it hangs.
+//! After [`LATE_AFTER`] without an answer, a dispatch is late, unless its worker only waits for a processor. The call
+//! whose answer is due keeps the worker until its own deadline, and the other calls return to the schedule. By then the
+//! worker does not start them any more ([`BATCH_TIME`]), so no target has two children. A broken worker keeps the
+//! claims of all calls that it may be executing until it has exited. A worker that cannot be killed keeps only the
+//! claim of the call in which it hangs.
 
 use std::collections::VecDeque;
 use std::io;
