@@ -33,6 +33,10 @@ const TRIM_MIN_BYTES: usize = 1 << 20;
 /// Interval at which free memory may be returned to the kernel.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Number of these intervals after which the program is unmapped even if no memory was returned. A few requests return
+/// none, but map functions that probes do not use.
+const UNMAP_INTERVALS: u32 = 3;
+
 /// Starts a thread that returns the memory of the start and of bursts to the kernel, until the process ends. By itself,
 /// the C library returns only the free memory at the end of an arena, so one small block can keep all memory of a burst
 /// of requests. A separate thread is needed because a trim of 100 MB takes several milliseconds, too long for a thread
@@ -46,9 +50,12 @@ pub fn start_trimming() -> io::Result<()> {
         trim();
         unmap_program();
         let mut kept = free_bytes();
-        loop {
+        for intervals in (1..=UNMAP_INTERVALS).cycle() {
             thread::sleep(TRIM_INTERVAL);
             kept = trim_after_burst(kept);
+            if intervals == UNMAP_INTERVALS {
+                unmap_program();
+            }
         }
     };
     thread::Builder::new().name("heap".to_owned()).spawn(trim_after_bursts).map(drop)
