@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use procfs::process::{Process, all_processes};
 use targetwatch::model::TargetId;
 use targetwatch::sys::{ChildCensus, Lane, MountTableWatch, Request, Response, WorkerPool, WorkerPoolSettings};
 use tokio::task::JoinSet;
@@ -23,6 +24,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Goal: a sweep takes at most this many times as long as the plain loop.
 const TIMES_BASELINE_MAX: f64 = 5.0;
 
+/// Goal: the exponent with which sweeps grow with the number of mounts. The margin is for noise.
+const EXPONENT_MAX: f64 = 1.1;
+
 /// The plain loop in C.
 const BASELINE: &str = include_str!("baseline.c");
 
@@ -36,11 +40,16 @@ pub async fn measure(points: &[PathBuf], exporter: &Exporter, table: &mut Table)
     let targets: Vec<(TargetId, PathBuf)> = points.iter().map(|point| (uuid::Uuid::new_v4(), point.clone())).collect();
 
     // The first round only warms up, and starts the workers that are kept.
-    let mut started_before = 0;
+    let (mut started_before, mut our_time) = (0, Duration::ZERO);
+    let their_pid = exporter.pid()?;
+    let their_time_before = exact_processor_time(their_pid)?;
     let (mut plain, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        let (by_loop, by_agent, scrape) =
-            (run_loop(&baseline, points)?, sweep(&pool, &watch, &targets).await?, exporter.scrape().await?);
+        let by_loop = run_loop(&baseline, points)?;
+        let time_before = time_with_workers()?;
+        let by_agent = sweep(&pool, &watch, &targets).await?;
+        our_time += time_with_workers()?.saturating_sub(time_before);
+        let scrape = exporter.scrape().await?;
         ensure!(scrape.mounts >= points.len(), "the exporter reports only {} mounts", scrape.mounts);
         if round == 0 {
             started_before = pool.stats().spawned_total;
@@ -51,6 +60,7 @@ pub async fn measure(points: &[PathBuf], exporter: &Exporter, table: &mut Table)
         }
     }
     let started = pool.stats().spawned_total - started_before;
+    let growth = growth(&pool, &watch, &targets).await?;
     pool.shut_down();
     let (plain, ours, theirs) = (Sample::new(plain)?, Sample::new(ours)?, Sample::new(theirs)?);
     let ratio = |other: Duration| other.as_secs_f64() / ours.median().as_secs_f64();
@@ -69,8 +79,68 @@ pub async fn measure(points: &[PathBuf], exporter: &Exporter, table: &mut Table)
         "longer than ours",
         theirs.median() > ours.median(),
     );
+    let per_mount = |time: Duration| time.as_secs_f64() * 1e6 / ((ROUNDS + 1) * count) as f64;
+    let their_time = exact_processor_time(their_pid)?.saturating_sub(their_time_before);
+    table.add(
+        "processor time per mount: agent with workers / node_exporter",
+        format!("{:.1} / {:.1} µs", per_mount(our_time), per_mount(their_time)),
+    );
+    let [(few, shortest), .., (many, longest)] = growth[..] else { bail!("no growth") };
+    let exponent = exponent((few, shortest.as_secs_f64()), (many, longest.as_secs_f64()));
+    let numbers: Vec<_> = growth.iter().map(|(count, _)| count.to_string()).collect();
+    let medians: Vec<_> = growth.iter().map(|(_, took)| format!("{:.1}", took.as_secs_f64() * 1e3)).collect();
+    table.add_with_goal(
+        format!("sweep of {} mounts, median", numbers.join(" / ")),
+        format!("{} ms, exponent {exponent:.2}", medians.join(" / ")),
+        "exponent at most 1.1",
+        exponent <= EXPONENT_MAX,
+    );
     table.add_with_goal("workers started during all these sweeps", started.to_string(), "none", started == 0);
     Ok(())
+}
+
+/// Measures sweeps of a part of the targets. Returns their number and the median of each.
+async fn growth(
+    pool: &WorkerPool,
+    watch: &Arc<MountTableWatch>,
+    targets: &[(TargetId, PathBuf)],
+) -> anyhow::Result<Vec<(usize, Duration)>> {
+    let mut medians = Vec::new();
+    for count in [targets.len() / 100, targets.len() / 10, targets.len()] {
+        let mut took = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            took.push(sweep(pool, watch, &targets[..count]).await?);
+        }
+        medians.push((count, Sample::<Duration>::new(took)?.median()));
+    }
+    Ok(medians)
+}
+
+/// The exponent with which a figure grows between two counts, each with the figure there.
+fn exponent(first: (usize, f64), last: (usize, f64)) -> f64 {
+    (last.1 / first.1).ln() / (last.0 as f64 / first.0 as f64).ln()
+}
+
+/// Execution time of the threads that a process has now. The kernel reports it in nanoseconds.
+fn exact_processor_time(pid: i32) -> anyhow::Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in Process::new(pid)?.tasks()?.filter_map(Result::ok) {
+        nanoseconds += thread.schedstat()?.sum_exec_runtime;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// Execution time of this process and its workers.
+fn time_with_workers() -> anyhow::Result<Duration> {
+    let this = i32::try_from(std::process::id())?;
+    let mut time = exact_processor_time(this)?;
+    // Processes may end during this loop.
+    for stat in all_processes()?.filter_map(|process| process.ok()?.stat().ok()) {
+        if stat.ppid == this && stat.comm == "probe-worker" {
+            time += exact_processor_time(stat.pid).unwrap_or_default();
+        }
+    }
+    Ok(time)
 }
 
 /// Reads the mount table and the capacity of every target concurrently, each in a task, as the agent does. The caller
