@@ -1,16 +1,20 @@
 //! Members of etcd on loopback.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use secrecy::SecretString;
 use targetwatch::etcd::{EtcdClient, EtcdSettings, KeyValueStore as _, RangeRequest};
 use tempfile::TempDir;
 use tokio::time::Instant;
+
+use super::partition::PeerNetwork;
 
 /// How long members may take to elect a leader on a loaded host.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,6 +24,10 @@ pub struct EtcdCluster {
     members: Vec<Child>,
     commands: Vec<Vec<String>>,
     pub urls: Vec<String>,
+    /// Authority of the members, which have TLS with it.
+    ca_file: Option<PathBuf>,
+    /// The network between the members, if one can be cut off.
+    network: Option<PeerNetwork>,
     directory: TempDir,
 }
 
@@ -28,24 +36,54 @@ fn free_ports(count: usize) -> Vec<u16> {
     listeners.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
 }
 
+fn on_loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
 impl EtcdCluster {
     /// Starts members and waits for their leader.
     pub async fn start(count: usize, options: &[&str]) -> Self {
+        Self::start_as(count, options, None, false).await
+    }
+
+    /// The same with members of which one can be cut off from the others.
+    pub async fn start_partitionable(count: usize) -> Self {
+        Self::start_as(count, &[], None, true).await
+    }
+
+    /// The same with one member that has TLS.
+    pub async fn start_with_tls(authority: &TestAuthority) -> Self {
+        let options = ["--cert-file", authority.certificate.as_str(), "--key-file", authority.key.as_str()];
+        Self::start_as(1, &options, Some(authority.ca_file.clone()), false).await
+    }
+
+    async fn start_as(count: usize, options: &[&str], ca_file: Option<PathBuf>, is_partitionable: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let ports = free_ports(2 * count);
         let (clients, peers) = ports.split_at(count);
-        let url = |port: &u16| format!("http://127.0.0.1:{port}");
-        let initial: Vec<String> = peers.iter().enumerate().map(|(n, port)| format!("m{n}={}", url(port))).collect();
+        let network = if is_partitionable {
+            let peers: Vec<_> = peers.iter().copied().map(on_loopback).collect();
+            Some(PeerNetwork::start(&peers).await)
+        } else {
+            None
+        };
+        let scheme = if ca_file.is_some() { "https" } else { "http" };
+        let client_url = |port: &u16| format!("{scheme}://127.0.0.1:{port}");
+        let advertised = |n: usize| {
+            let address = network.as_ref().map_or_else(|| on_loopback(peers[n]), |network| network.addresses[n]);
+            format!("http://{address}")
+        };
+        let initial: Vec<String> = (0..count).map(|n| format!("m{n}={}", advertised(n))).collect();
         let command = |n: usize| {
-            let (client, peer) = (url(&clients[n]), url(&peers[n]));
+            let client = client_url(&clients[n]);
             let data = directory.path().join(format!("m{n}")).display().to_string();
             let own = [
                 ("--name", format!("m{n}")),
                 ("--data-dir", data),
                 ("--listen-client-urls", client.clone()),
                 ("--advertise-client-urls", client),
-                ("--listen-peer-urls", peer.clone()),
-                ("--initial-advertise-peer-urls", peer),
+                ("--listen-peer-urls", format!("http://{}", on_loopback(peers[n]))),
+                ("--initial-advertise-peer-urls", advertised(n)),
                 ("--initial-cluster", initial.join(",")),
             ];
             let own = own.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
@@ -53,9 +91,31 @@ impl EtcdCluster {
         };
         let commands: Vec<Vec<String>> = (0..count).map(command).collect();
         let members = commands.iter().map(|command| spawn(command, &directory)).collect();
-        let cluster = Self { members, commands, urls: clients.iter().map(url).collect(), directory };
+        let urls = clients.iter().map(client_url).collect();
+        let cluster = Self { members, commands, urls, ca_file, network, directory };
         cluster.until_ready().await;
         cluster
+    }
+
+    /// Cuts a member off from the others. `None` connects all of them again.
+    pub fn isolate(&self, member: Option<usize>) {
+        let isolated = member.map(|member| {
+            let id = self.status(member)["header"]["member_id"].as_u64().expect("an id");
+            (member, id)
+        });
+        self.network.as_ref().expect("a network that can be cut").isolate(isolated);
+    }
+
+    /// Kills all members and starts them with empty directories.
+    pub fn set_up_anew(&mut self) {
+        for member in 0..self.members.len() {
+            self.kill(member);
+            let data = self.directory.path().join(format!("m{member}"));
+            std::fs::remove_dir_all(data).expect("removed");
+        }
+        for member in 0..self.members.len() {
+            self.restart(member);
+        }
     }
 
     /// Waits until every member answers a linearizable read.
@@ -63,7 +123,9 @@ impl EtcdCluster {
         for url in &self.urls {
             let deadline = Instant::now() + START_TIMEOUT;
             loop {
-                let client = client_of(std::slice::from_ref(url)).await;
+                let (endpoints, ca_file) = (vec![url.clone()], self.ca_file.clone());
+                let settings = EtcdSettings { endpoints, ca_file, login: None };
+                let client = EtcdClient::new(settings).await.expect("a client");
                 match client.range(&RangeRequest::key("/ready")).await {
                     Ok(_) => break,
                     Err(error) => assert!(Instant::now() < deadline, "{url}: {error}"),
@@ -100,6 +162,7 @@ impl EtcdCluster {
             .env("ETCDCTL_API", "3")
             .arg("--endpoints")
             .arg(&self.urls[member])
+            .args(self.ca_file.iter().flat_map(|file| ["--cacert".as_ref(), file.as_os_str()]))
             .args(arguments)
             .output()
             .expect("etcdctl runs (Debian package etcd-client)");
@@ -109,15 +172,50 @@ impl EtcdCluster {
         text
     }
 
+    fn status(&self, member: usize) -> serde_json::Value {
+        let status = self.etcdctl(member, &["endpoint", "status", "--write-out=json"]);
+        let mut status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        status[0]["Status"].take()
+    }
+
     /// The member that is the leader.
     pub fn leader(&self) -> usize {
-        let fields = |member: usize| {
-            let status = self.etcdctl(member, &["endpoint", "status", "--write-out=json"]);
-            let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
-            let status = &status[0]["Status"];
+        let is_leader = |member: &usize| {
+            let status = self.status(*member);
             status["header"]["member_id"] == status["leader"]
         };
-        (0..self.urls.len()).find(|member| fields(*member)).expect("a leader")
+        (0..self.urls.len()).find(is_leader).expect("a leader")
+    }
+}
+
+/// An authority, and a certificate of this host with its key, as files.
+pub struct TestAuthority {
+    pub ca_file: PathBuf,
+    certificate: String,
+    key: String,
+    _directory: TempDir,
+}
+
+impl TestAuthority {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let key = || KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, key()).expect("a certificate");
+        let key = key();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+        let certificate = params.signed_by(&key, &authority).expect("a certificate");
+        let write = |name: &str, content: String| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            path
+        };
+        let ca_file = write("ca.pem", authority.pem());
+        let text = |path: PathBuf| path.display().to_string();
+        let certificate = text(write("certificate.pem", certificate.pem()));
+        let key = text(write("key.pem", key.serialize_pem()));
+        Self { ca_file, certificate, key, _directory: directory }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Tests of the client of etcd, of the shared registry and of agents that share facts, with real members of etcd on
-//! loopback.
+//! Tests of the client of etcd, of the shared registry, and of agents that share a registry and facts, with real members
+//! of etcd on loopback.
 //!
 //! Each test starts its own members and ends them. A member is stopped with signals, like one on a host that hangs.
 
@@ -10,8 +10,11 @@
 mod cluster;
 #[path = "../support/daemon.rs"]
 mod daemon;
+mod fleet;
 #[path = "../support/http.rs"]
 mod http;
+mod partition;
+mod proxy;
 #[path = "../support/report.rs"]
 mod report;
 #[path = "../integration/storage.rs"]
@@ -21,7 +24,8 @@ mod support;
 #[path = "../support/workspace.rs"]
 mod workspace;
 
+mod agents;
 mod client;
 mod facts;
-mod proxy;
+mod failures;
 mod registry;

@@ -1,0 +1,184 @@
+//! Agents that share a registry in etcd, and what must be true of them in every failure.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, eventually};
+use crate::http::Answer;
+use crate::workspace::Workspace;
+
+/// Longest time of 99 % of the requests for the list of targets.
+const LIST_P99_MAX: Duration = Duration::from_millis(10);
+
+/// Number of requests whose times are measured.
+const REQUESTS: usize = 100;
+
+/// How much longer a list may take than a request that only says that the process is alive.
+const LOAD_FACTOR: u32 = 3;
+
+/// An agent and its directory.
+pub struct Node {
+    pub workspace: Workspace,
+    pub agent: Daemon,
+}
+
+/// The workspace of an agent whose registry is in etcd.
+pub fn workspace(urls: &[String]) -> Workspace {
+    let workspace = Workspace::new();
+    use_etcd(&workspace, urls, "");
+    workspace
+}
+
+/// Lets the agent of a workspace use the registry in etcd, with more keys of its section.
+pub fn use_etcd(workspace: &Workspace, urls: &[String], more: &str) {
+    let (scheme, _) = urls[0].split_once("://").expect("a URL");
+    let scheme = if scheme == "https" { "etcd+https" } else { "etcd" };
+    let hosts: Vec<&str> = urls.iter().filter_map(|url| Some(url.split_once("://")?.1)).collect();
+    let (hosts, cache) = (hosts.join(","), workspace.registry());
+    workspace.configure(&format!(
+        "[registry]\nurl = \"{scheme}://{hosts}/cloud\"\ncache = {cache:?}\ncompare_interval = \"1s\"\n{more}"
+    ));
+}
+
+impl Node {
+    /// Starts an agent whose registry is in etcd, and waits until it has joined.
+    pub async fn start(urls: &[String]) -> Self {
+        let node = Self::start_in(workspace(urls)).await;
+        node.wait_until_compared().await;
+        node
+    }
+
+    pub async fn start_in(workspace: Workspace) -> Self {
+        let agent = Daemon::start(&workspace).await;
+        Self { workspace, agent }
+    }
+
+    /// Stops the agent, and starts it again.
+    pub async fn restart(&mut self) {
+        self.agent.stop().await;
+        self.agent = Daemon::start(&self.workspace).await;
+    }
+
+    /// Kills the agent, and starts it again.
+    pub async fn restart_killed(&mut self) {
+        self.agent.kill().await;
+        self.agent = Daemon::start(&self.workspace).await;
+    }
+
+    /// State of the shared registry, as the agent sees it.
+    pub async fn shared_registry(&self) -> Value {
+        self.agent.get("/node").await["agent"]["shared_registry"].clone()
+    }
+
+    /// Waits until a quorum has confirmed the copy, and the shared registry can be used.
+    pub async fn wait_until_compared(&self) {
+        eventually("the first comparison", async || {
+            let state = self.shared_registry().await;
+            (!state["compared_at"].is_null() && state["problem"].is_null()).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the shared registry cannot be used, and returns why.
+    pub async fn wait_for_problem(&self, part: &str) -> String {
+        eventually(&format!("a problem with {part:?}"), async || {
+            let state = self.shared_registry().await;
+            state["problem"].as_str().filter(|problem| problem.contains(part)).map(str::to_owned)
+        })
+        .await
+    }
+
+    pub async fn exports(&self) -> Vec<String> {
+        let export = |target: &Value| target["filesystem_export"].as_str().expect("text").to_owned();
+        self.agent.targets().await.iter().map(export).collect()
+    }
+
+    pub async fn try_create(&self, export: &str) -> Answer {
+        self.agent.try_create(target(export)).await
+    }
+
+    pub async fn create(&self, export: &str) -> String {
+        self.agent.create(target(export)).await
+    }
+
+    /// Asserts that a change is refused because of the shared registry, and returns the message.
+    pub async fn refuses_changes(&self) -> String {
+        let answer = self.try_create("127.0.0.1:/refused").await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.body.contains("fleet_unavailable"), "{answer:?}");
+        answer.body
+    }
+}
+
+fn target(export: &str) -> Value {
+    json!({"type": "nfs", "filesystem_export": export})
+}
+
+/// What all nodes must agree on: the id, the export and the default of each target, in this order.
+async fn content(node: &Node) -> Vec<(String, String, bool)> {
+    let fields = |target: &Value| {
+        let text = |name: &str| target[name].as_str().expect("text").to_owned();
+        let is_default = target["is_default"] == json!(true) || target["is_default"] == json!(1);
+        (text("id"), text("filesystem_export"), is_default)
+    };
+    node.agent.targets().await.iter().map(fields).collect()
+}
+
+/// Waits until all nodes have these targets, and asserts the invariants.
+pub async fn wait_until_equal(nodes: &[&Node], expected: &[&str]) {
+    for node in nodes {
+        eventually(&format!("{expected:?} on all nodes"), async || {
+            let exports = node.exports().await;
+            (exports == expected).then_some(())
+        })
+        .await;
+    }
+    // The default may still be on its way.
+    let first = content(nodes[0]).await;
+    for node in nodes {
+        eventually("the same default on all nodes", async || {
+            let content = content(node).await;
+            (content == first).then_some(())
+        })
+        .await;
+    }
+    assert_invariants(nodes).await;
+}
+
+/// Asserts what must be true on each node at any time: no target twice, one default, no verdict of another node, and a
+/// list that waits for nothing.
+pub async fn assert_invariants(nodes: &[&Node]) {
+    for node in nodes {
+        let content = content(node).await;
+        for of in [|row: &(String, String, bool)| row.0.clone(), |row: &(String, String, bool)| row.1.clone()] {
+            let mut values: Vec<String> = content.iter().map(of).collect();
+            values.sort_unstable();
+            values.dedup();
+            assert_eq!(values.len(), content.len(), "{content:?}");
+        }
+        let defaults = content.iter().filter(|(_, _, is_default)| *is_default).count();
+        assert_eq!(defaults, usize::from(!content.is_empty()), "{content:?}");
+        for target in node.agent.targets().await {
+            // No host serves these exports.
+            assert_eq!(target["status"], "offline", "{target:#}");
+        }
+        assert_list_is_fast(&node.agent).await;
+    }
+}
+
+/// Asserts that 99 % of the lists take less than [`LIST_P99_MAX`]. On a loaded host, they may take [`LOAD_FACTOR`] times as
+/// long as requests that only say that the process is alive.
+async fn assert_list_is_fast(agent: &Daemon) {
+    let (mut lists, mut others) = (Vec::new(), Vec::new());
+    for _ in 0..REQUESTS {
+        lists.push(agent.request("GET", "/backup_targets", None).await.took);
+        others.push(agent.request("GET", "/healthz", None).await.took);
+    }
+    let p99 = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[REQUESTS * 99 / 100 - 1]
+    };
+    let (list, other) = (p99(lists), p99(others));
+    assert!(list < LIST_P99_MAX.max(other * LOAD_FACTOR), "99 % of the lists take {list:?}, and of /healthz {other:?}");
+}
