@@ -3,14 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use procfs::process::Process;
 use serde_json::json;
 use targetwatch::api::wire;
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Workspace};
-use crate::http;
+use crate::http::{self as client, Connection};
 use crate::peers::{Cost, Gateway};
 
 /// Number of concurrent checks.
@@ -22,6 +24,8 @@ pub struct Agent {
     _workspace: Workspace,
     _credentials: TempDir,
     targets: Vec<String>,
+    /// Persistent connections, because a probe that the agent makes at its interval needs none.
+    connections: Vec<Connection>,
 }
 
 impl Agent {
@@ -46,11 +50,16 @@ impl Agent {
             "#
         ))?;
         let daemon = Daemon::start(&workspace).await?;
-        let mut agent = Self { daemon, _workspace: workspace, _credentials: credentials, targets: Vec::new() };
+        let mut connections = Vec::new();
+        for _ in 0..CONCURRENT_CHECKS {
+            connections.push(Connection::open(daemon.address).await?);
+        }
+        let mut agent =
+            Self { daemon, _workspace: workspace, _credentials: credentials, targets: Vec::new(), connections };
         for bucket in buckets {
             let target = json!({"type": "s3", "s3_endpoint_url": gateway.endpoint, "s3_bucket": bucket});
             let body = json!({ "backup_target": target }).to_string();
-            let answer = http::post(agent.daemon.address, "/backup_targets", "", body).await?;
+            let answer = client::post(agent.daemon.address, "/backup_targets", "", body).await?;
             let created: wire::OneTarget = serde_json::from_slice(&answer.body)?;
             agent.targets.push(created.backup_targets.id);
         }
@@ -59,16 +68,12 @@ impl Agent {
     }
 
     /// Checks every bucket once.
-    pub async fn sweep(&self) -> anyhow::Result<Cost> {
+    pub async fn sweep(&mut self) -> anyhow::Result<Cost> {
         let (began, busy) = (Instant::now(), self.processor_seconds()?);
-        let reports: Vec<wire::Report> = stream::iter(&self.targets)
-            .map(|id| async move {
-                let answer = http::post(self.daemon.address, &format!("/backup_targets/{id}/check"), "", "").await?;
-                anyhow::Ok(serde_json::from_slice(&answer.body)?)
-            })
-            .buffer_unordered(CONCURRENT_CHECKS)
-            .try_collect()
-            .await?;
+        let share = self.targets.len().div_ceil(CONCURRENT_CHECKS);
+        let shares = self.connections.iter_mut().zip(self.targets.chunks(share));
+        let shares = shares.map(|(connection, targets)| check_each(connection, targets));
+        let reports: Vec<wire::Report> = futures::future::try_join_all(shares).await?.into_iter().flatten().collect();
         let seconds = began.elapsed().as_secs_f64();
         let busy = self.processor_seconds()? - busy;
         ensure!(
@@ -86,4 +91,15 @@ impl Agent {
         let nanoseconds: u64 = tasks.filter_map(|task| task.schedstat().ok()).map(|task| task.sum_exec_runtime).sum();
         Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
     }
+}
+
+/// Checks these targets, one after the other.
+async fn check_each(connection: &mut Connection, targets: &[String]) -> anyhow::Result<Vec<wire::Report>> {
+    let mut reports = Vec::new();
+    for id in targets {
+        let request = Request::post(format!("/backup_targets/{id}/check")).header(http::header::HOST, "localhost");
+        let answer = connection.send(request.body(Full::new(Bytes::new()))?).await?;
+        reports.push(serde_json::from_slice(&answer.body)?);
+    }
+    Ok(reports)
 }

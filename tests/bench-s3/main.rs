@@ -10,7 +10,7 @@
 //!
 //! | program | how |
 //! |---|---|
-//! | the agent | `POST …/check` of every target, 16 at a time. The check `reachable` opens one more connection for each |
+//! | the agent | `POST …/check` of every target, over 16 persistent connections. The check `reachable` opens one more connection for each |
 //! | boto3 | one client, 16 threads (`sweep.py`) |
 //! | `aws s3api` | a shell loop over some of the buckets, scaled to all, with a process for each request |
 //!
@@ -68,7 +68,7 @@ async fn run() -> anyhow::Result<Table> {
     let gateway = Gateway::start()?;
     let buckets: Vec<String> = (0..BUCKETS).map(|number| format!("bench-{number:03}")).collect();
     python.create(&gateway, &buckets)?;
-    let agent = Agent::start(&gateway, &buckets).await?;
+    let mut agent = Agent::start(&gateway, &buckets).await?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(agent.sweep().await?);
