@@ -281,7 +281,7 @@ async fn broken_worker_is_reported_and_never_kept() {
         ("exit 0", "end"),
         (&format!("{hello}; head -c 8 >/dev/null"), "end"),
         (&format!("{hello}; printf 'garbage, and much of it'; sleep 60"), "too big"),
-        (&format!("{other}; sleep 60"), "of another version"),
+        (&format!("{other}; sleep 60"), "another version"),
         ("printf 'garbage, and much of it'; sleep 60", "too big"),
         ("printf '\\002\\000\\000\\000{}'; sleep 60", "missing field"),
         ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"what\"}}'; sleep 60", "unknown variant"),
