@@ -44,6 +44,7 @@ use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
 use crate::model::settings::MetricsDetail;
 use crate::notify::Notifier;
+use crate::sys::node::NodeFacts;
 use crate::tls::{ServerTls, observed};
 use agent::AgentSample;
 use format::Format;
@@ -135,8 +136,10 @@ impl Metrics {
     }
 
     fn agent_sample(&self, view: Arc<View>) -> AgentSample {
+        let NodeFacts { agent: facts, fleet, .. } = (self.node_facts)();
         AgentSample {
-            facts: (self.node_facts)().agent,
+            facts,
+            fleet,
             view,
             config: self.config.load_full(),
             requests: self.http.requests(),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::agent::Agent;
-use crate::driver::FactBoard;
+use crate::driver::{FactBoard, FactCount, FactKind};
 use crate::etcd::KeyValueStore;
 use crate::fleet::claims::Claims;
 use crate::fleet::presence::{NodeIdentity, Presence, PresenceStatus};
 use crate::model::settings::SharedRegistrySettings;
-use crate::sys::node::{self, FleetPlace};
+use crate::sys::node::{self, FleetPlace, SharedFactCount};
 
 /// Where the nodes of a fleet meet.
 pub struct FleetStore {
@@ -35,6 +35,7 @@ impl FleetStore {
 pub(super) struct FleetMember {
     node: String,
     presence: Presence,
+    board: Arc<FactBoard>,
     /// Keeps its task.
     _claims: Claims,
 }
@@ -51,17 +52,22 @@ impl FleetMember {
         };
         let agent = agent.clone();
         let presence = Presence::start(store.clone(), &*prefix, identity, Box::new(move || agent.overdue_probe()));
-        let claims = Claims::start(store, prefix, &*node, presence.lease(), board);
-        Self { node, presence, _claims: claims }
+        let claims = Claims::start(store, prefix, &*node, presence.lease(), board.clone());
+        Self { node, presence, board, _claims: claims }
     }
 
     /// Returns a function that reads the place of this node in the fleet.
     pub(super) fn facts(&self) -> impl Fn() -> FleetPlace + Send + Sync + 'static {
         let (node, status): (_, watch::Receiver<PresenceStatus>) = (self.node.clone(), self.presence.watch());
+        let board = self.board.clone();
         move || {
+            let facts = FactKind::ALL.map(|kind| {
+                let FactCount { held, used, oldest } = board.count(kind);
+                SharedFactCount { fact: kind.as_str(), held, used, oldest }
+            });
             let status = status.borrow();
             let (state, problem) = status.parts();
-            FleetPlace { node: node.clone(), state, problem: problem.map(str::to_owned) }
+            FleetPlace { node: node.clone(), state, problem: problem.map(str::to_owned), facts: facts.into() }
         }
     }
 

@@ -35,6 +35,9 @@ pub enum FactKind {
 }
 
 impl FactKind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::LockProof, Self::UsageListing];
+
     /// Returns its name in keys.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -96,8 +99,21 @@ pub struct FactQuestion<'a> {
     pub wanted_for: Duration,
 }
 
+/// Number of targets by how their drivers get a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FactCount {
+    /// Targets of which this node finds it for all nodes.
+    pub held: u64,
+    /// Targets of which it uses the fact of another node.
+    pub used: u64,
+    /// Age of the oldest fact of another node that is used.
+    pub oldest: Option<Duration>,
+}
+
 #[derive(Debug)]
 struct Entry {
+    /// Whether the driver uses the fact of another node.
+    is_used: bool,
     wanted_until: Instant,
     waiting_since: Option<Instant>,
     role: FactRole,
@@ -125,8 +141,16 @@ impl FactBoard {
         let mut entries = self.entries();
         let entry = entries.entry((target, kind)).or_insert_with(|| {
             self.changed.notify_one();
-            Entry { wanted_until: now, waiting_since: None, role: FactRole::Other, received: None, found: None }
+            Entry {
+                is_used: false,
+                wanted_until: now,
+                waiting_since: None,
+                role: FactRole::Other,
+                received: None,
+                found: None,
+            }
         });
+        entry.is_used = false;
         entry.wanted_until = now + wanted_for;
         if entry.role == FactRole::Holder {
             entry.waiting_since = None;
@@ -136,10 +160,8 @@ impl FactBoard {
             if fact.subject != subject {
                 return Turn::Find;
             }
-            // The clocks of the nodes may differ, so a fact is at least as old as it is known here.
-            let age = clock.duration_since(fact.observed_at).max(SignedDuration::ZERO).unsigned_abs();
-            if age.max(received.elapsed()) < age_max {
-                entry.waiting_since = None;
+            if age(fact, *received, clock) < age_max {
+                (entry.waiting_since, entry.is_used) = (None, true);
                 return Turn::Use(fact.clone());
             }
         }
@@ -161,6 +183,19 @@ impl FactBoard {
         }
         entry.found = Some(fact);
         self.changed.notify_one();
+    }
+
+    /// Counts the targets by how their drivers get this fact.
+    #[must_use]
+    pub fn count(&self, kind: FactKind) -> FactCount {
+        let (entries, clock) = (self.entries(), Timestamp::now());
+        let of_kind = || entries.iter().filter(|((_, found), _)| *found == kind).map(|(_, entry)| entry);
+        let used = || of_kind().filter(|entry| entry.is_used).filter_map(|entry| entry.received.as_ref());
+        FactCount {
+            held: of_kind().filter(|entry| entry.role == FactRole::Holder).count() as u64,
+            used: used().count() as u64,
+            oldest: used().map(|(fact, received)| age(fact, *received, clock)).max(),
+        }
     }
 
     /// Waits until a fact is needed for the first time, or found.
@@ -215,6 +250,11 @@ impl FactBoard {
     }
 }
 
+/// Returns the age of a fact. The clocks of the nodes may differ, so a fact is at least as old as it is known here.
+fn age(fact: &SharedFact, received: Instant, clock: Timestamp) -> Duration {
+    clock.duration_since(fact.observed_at).max(SignedDuration::ZERO).unsigned_abs().max(received.elapsed())
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -243,6 +283,11 @@ mod tests {
         let known = fact("s", Duration::ZERO);
         board.receive(TARGET, KIND, known.clone());
         assert_eq!((ask(&board, "s"), board.is_awaited()), (Turn::Use(known), false));
+        let FactCount { held, used, oldest } = board.count(KIND);
+        assert!((held, used) == (0, 1) && oldest.is_some_and(|age| age < Duration::from_secs(60)), "{oldest:?}");
+        board.set_role(TARGET, KIND, FactRole::Holder);
+        ask(&board, "s");
+        assert_eq!(board.count(KIND), FactCount { held: 1, used: 0, oldest: None });
     }
 
     #[tokio::test(start_paused = true)]

@@ -141,6 +141,19 @@ pub struct NodeFacts {
     pub fleet: Option<FleetPlace>,
 }
 
+/// Number of targets by how this node gets a fact of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedFactCount {
+    /// Name of the fact.
+    pub fact: &'static str,
+    /// Targets of which this node finds it for all nodes.
+    pub held: u64,
+    /// Targets of which this node uses the fact of another node.
+    pub used: u64,
+    /// Age of the oldest fact of another node that is used.
+    pub oldest: Option<Duration>,
+}
+
 /// The place of this node in the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetPlace {
@@ -150,6 +163,8 @@ pub struct FleetPlace {
     pub state: &'static str,
     /// Why it is not `present`.
     pub problem: Option<String>,
+    /// The facts that it shares with other nodes.
+    pub facts: Vec<SharedFactCount>,
 }
 
 impl NodeFacts {

@@ -25,6 +25,13 @@ const SOON: Duration = Duration::from_secs(90);
 
 /// A workspace of a node. Canaries are off, so that each PUT is one of a lock proof.
 fn node(name: &str, etcd: &EtcdCluster, access_key_id: &str, secret_access_key: &str) -> Workspace {
+    let workspace = node_without_name(etcd, access_key_id, secret_access_key);
+    workspace.configure(&format!("[fleet]\nnode = \"{name}\""));
+    workspace
+}
+
+/// The same without a name, which follows from the machine id.
+fn node_without_name(etcd: &EtcdCluster, access_key_id: &str, secret_access_key: &str) -> Workspace {
     let workspace = Workspace::with_credentials(access_key_id, secret_access_key, "");
     let (host, cache) = (etcd.urls[0].trim_start_matches("http://"), workspace.registry());
     workspace.configure(&format!(
@@ -33,8 +40,6 @@ fn node(name: &str, etcd: &EtcdCluster, access_key_id: &str, secret_access_key: 
         url = "etcd://{host}/fleet"
         cache = "{}"
         compare_interval = "1s"
-        [fleet]
-        node = "{name}"
         [probe]
         s3_interval = "1s"
         [s3.canary]
@@ -77,6 +82,12 @@ async fn report_of(daemon: &Daemon, id: &str, what: &str, is_met: impl Fn(&Value
 
 fn is_proved(report: &Value) -> bool {
     report["object_lock_proof"]["verdict"] == "enforced"
+}
+
+/// The value of a metric of an agent.
+async fn metric(daemon: &Daemon, series: &str) -> Option<f64> {
+    let text = daemon.request("GET", "/metrics", None).await.body;
+    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Number of canaries that lock proofs have written.
@@ -127,6 +138,13 @@ async fn facts_are_found_once_and_by_another_node_when_the_holder_dies() {
         assert_eq!(count["usage_listing"]["node"], expected(&listing), "{count:#}");
         let of_other = format!("by the node {proof}");
         assert_eq!(detail_of(report, "lock_proof").contains(&of_other), proof != name, "{report:#}");
+    }
+    for (daemon, name) in daemons.iter().zip(["a", "b"]) {
+        let is_holder = f64::from(u8::from(proof == name));
+        let of_proofs = async |family: &str| metric(daemon, &format!("{family}{{fact=\"lock_proof\"}}")).await;
+        assert_eq!(of_proofs("targetwatch_fleet_claims").await, Some(is_holder), "{name}");
+        assert_eq!(of_proofs("targetwatch_fleet_shared_facts").await, Some(1.0 - is_holder), "{name}");
+        assert_eq!(of_proofs("targetwatch_fleet_shared_fact_age_seconds").await.is_some(), proof != name, "{name}");
     }
     let times = |(report, _): &(Value, Value)| report["object_lock_proof"]["proved_at"].clone();
     assert_eq!(times(&nodes[0]), times(&nodes[1]));
@@ -196,4 +214,25 @@ async fn facts_stay_without_etcd_and_a_node_that_starts_finds_its_own() {
     let report = report_of(&daemons[other], &id, "its own proof", is_proved).await;
     assert_eq!((&report["object_lock_proof"]["node"], proofs(&s3)), (&Value::Null, 2), "{report:#}");
     assert_ne!(daemons[other].get("/node").await["fleet"]["state"], "present");
+}
+
+#[tokio::test]
+async fn two_agents_with_one_machine_id_are_reported() {
+    let etcd = EtcdCluster::start(1, &[]).await;
+    let workspaces = [(); 2].map(|()| node_without_name(&etcd, ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+    let first = Daemon::start(&workspaces[0]).await;
+    let state = async |daemon: &Daemon| daemon.get("/node").await["fleet"].clone();
+    within(SOON, "presence", async || (state(&first).await["state"] == "present").then_some(())).await;
+    let second = Daemon::start(&workspaces[1]).await;
+    // It may be the same host after a restart, until the key of the first process has outlived its time to live.
+    let refused = within(2 * TTL, "a duplicate name", async || {
+        Some(state(&second).await).filter(|fleet| fleet["state"] == "duplicate_node_id")
+    })
+    .await;
+    assert_contains(refused["problem"].as_str().expect("a problem"), &["another agent of this host", "[fleet] node"]);
+    let first_state = state(&first).await;
+    assert_eq!((&first_state["state"], &first_state["node"]), (&json!("present"), &refused["node"]));
+    assert_eq!(metric(&second, "targetwatch_fleet_duplicate_node_id").await, Some(1.0));
+    assert_eq!(metric(&second, "targetwatch_fleet_present").await, Some(0.0));
+    assert_eq!(metric(&first, "targetwatch_fleet_duplicate_node_id").await, Some(0.0));
 }

@@ -16,7 +16,7 @@ use crate::model::settings::MetricsDetail;
 use crate::model::{CheckName, Observed, Outcome, Status, TargetKind};
 use crate::notify::ReceiverCounts;
 use crate::registry::{ReplicaStatus, WriteResult};
-use crate::sys::node::{self, AgentFacts};
+use crate::sys::node::{self, AgentFacts, FleetPlace, SharedFactCount};
 
 /// Returns the value of a family, or `None` if there is none.
 type Value = fn(&AgentSample) -> Option<f64>;
@@ -58,6 +58,12 @@ static VALUES: &[(Family, Value)] = values! { &[];
     gauge "targetwatch_shared_registry_compared_timestamp_seconds":
         "When a quorum last confirmed the copy of the registry that all nodes share. Absent without one, and before the first time.",
         |sample| sample.shared_registry.as_ref()?.compared_at.map(seconds_of);
+    gauge "targetwatch_fleet_present":
+        "Whether the other nodes see this node. Absent without a registry that all nodes share.",
+        |sample| sample.fleet.as_ref().map(|fleet| flag(fleet.state == "present"));
+    gauge "targetwatch_fleet_duplicate_node_id":
+        "Whether another process has the name of this node. Absent without a registry that all nodes share.",
+        |sample| sample.fleet.as_ref().map(|fleet| flag(fleet.state == "duplicate_node_id"));
     gauge "targetwatch_history_waiting": "History entries that wait to be written to the registry.",
         |sample| Some(number(sample.agent.history_counts().0 as u64));
     counter "targetwatch_history_dropped":
@@ -100,6 +106,24 @@ static RESTARTS: Family =
     Family::counter("targetwatch_worker_restarts", &["cause"], "Probe workers that were killed or failed, by cause.");
 
 static WRITES: Family = Family::counter("targetwatch_registry_writes", &["result"], "Writes to the registry.");
+
+static CLAIMS: Family = Family::gauge(
+    "targetwatch_fleet_claims",
+    &["fact"],
+    "Targets of which this node finds a fact for all nodes. Absent without a registry that all nodes share.",
+);
+
+static SHARED_FACTS: Family = Family::gauge(
+    "targetwatch_fleet_shared_facts",
+    &["fact"],
+    "Targets of which this node uses a fact of another node. Absent without a registry that all nodes share.",
+);
+
+static SHARED_FACT_AGE: Family = Family::gauge(
+    "targetwatch_fleet_shared_fact_age_seconds",
+    &["fact"],
+    "Age of the oldest fact of another node that this node uses. Absent if there is none.",
+);
 
 static S3_OPERATIONS: Family = Family::counter(
     "targetwatch_s3_operations",
@@ -167,6 +191,9 @@ static LABELLED: &[&Family] = &[
     &WORKERS,
     &RESTARTS,
     &WRITES,
+    &CLAIMS,
+    &SHARED_FACTS,
+    &SHARED_FACT_AGE,
     &S3_OPERATIONS,
     &KEYSTONE,
     &KEY_MANAGER,
@@ -188,6 +215,7 @@ pub(super) fn families() -> impl Iterator<Item = &'static Family> {
 /// State of the agent at a scrape.
 pub(super) struct AgentSample {
     pub(super) facts: AgentFacts,
+    pub(super) fleet: Option<FleetPlace>,
     pub(super) view: Arc<View>,
     pub(super) config: Arc<ConfigState>,
     pub(super) requests: Requests,
@@ -221,6 +249,16 @@ impl AgentSample {
             *count += 1;
         }
         [("available", available), ("offline", offline), ("not_checked", not_checked)]
+    }
+
+    fn encode_fleet(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let facts = || self.fleet.iter().flat_map(|fleet| &fleet.facts);
+        let count =
+            |count: fn(&SharedFactCount) -> u64| facts().map(move |one| ([("fact", one.fact)], number(count(one))));
+        exposition.write(&CLAIMS, count(|one| one.held))?;
+        exposition.write(&SHARED_FACTS, count(|one| one.used))?;
+        let oldest = facts().filter_map(|one| Some(([("fact", one.fact)], one.oldest?.as_secs_f64())));
+        exposition.write(&SHARED_FACT_AGE, oldest)
     }
 
     fn encode_totals(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
@@ -278,6 +316,7 @@ impl Collector for AgentSample {
         let writes = [("written", WriteResult::Written), ("failed", WriteResult::Failed)];
         let writes = writes.map(|(name, result)| ([("result", name)], number(self.agent.registry_writes(result))));
         exposition.write(&WRITES, writes)?;
+        self.encode_fleet(&mut exposition)?;
         let results = self.notifications.iter().flat_map(|counts| {
             let kind = counts.kind.as_str();
             counts

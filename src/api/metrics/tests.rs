@@ -26,7 +26,7 @@ use crate::model::{
 };
 use crate::notify::{NotificationResult, Notifier, ReceiverCounts, ReceiverKind};
 use crate::registry::{MemoryStore, Registry as TargetRegistry, ReplicaStatus};
-use crate::sys::node::{self, AgentFacts, NodeFacts};
+use crate::sys::node::{self, AgentFacts, FleetPlace, NodeFacts, SharedFactCount};
 use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings};
 
 /// Most series of an NFS target with one reason: 29, and one for each consumer of the sample.
@@ -36,7 +36,7 @@ const NFS_SERIES_MAX: usize = 29 + 2;
 const S3_SERIES_MAX: usize = 33;
 
 /// Most series of the agent itself.
-const AGENT_SERIES_MAX: usize = 356;
+const AGENT_SERIES_MAX: usize = 363;
 
 const GOLDEN: &str = "tests/fixtures/metrics.prom";
 
@@ -203,7 +203,15 @@ fn fixed_metrics(detail: MetricsDetail) -> Metrics {
             children: 2,
             stuck_children: Vec::new(),
         },
-        fleet: None,
+        fleet: Some(FleetPlace {
+            node: "compute-1".to_owned(),
+            state: "present",
+            problem: None,
+            facts: vec![
+                SharedFactCount { fact: "lock_proof", held: 1, used: 0, oldest: None },
+                SharedFactCount { fact: "usage_listing", held: 0, used: 2, oldest: Some(Duration::from_secs(1800)) },
+            ],
+        }),
     });
     let config =
         ConfigState { fingerprint: "0123456789ab".to_owned(), is_last_reload_successful: true, loaded_at: at(0) };
