@@ -79,9 +79,10 @@ async fn stopped_node_vanishes_at_once_and_a_killed_one_within_the_time_to_live(
     assert!(is_alive(&cluster, "a"));
     drop(node.presence.take());
     node.restart("a");
-    pass(80).await;
+    pass(50).await;
     assert!(is_alive(&cluster, "a"), "the restarted process waits for the end of the former key");
-    pass(30).await;
+    // It looks again after at most 24 s.
+    pass(60).await;
     assert_eq!(node.status(), PresenceStatus::Present);
 }
 
