@@ -11,6 +11,9 @@
 //! | does not hold it | of another access key or configuration | find |
 //! | does not hold it | none, or too old | wait, at most [`WAIT_MAX`], and then find |
 //! | has no connection to the fleet | none, or too old | find |
+//!
+//! Nodes that lose the connection together would find a fact together when it gets too old. So each begins at a random time
+//! in the second half of its age limit.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::model::TargetId;
+use crate::model::{TargetId, random_fraction};
 
 /// Longest wait for a fact that another node finds.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -112,6 +115,8 @@ pub struct FactCount {
 
 #[derive(Debug)]
 struct Entry {
+    /// Part of the age limit at which a node without a connection finds the fact itself.
+    age_part_alone: f64,
     /// Whether the driver uses the fact of another node.
     is_used: bool,
     wanted_until: Instant,
@@ -142,6 +147,7 @@ impl FactBoard {
         let entry = entries.entry((target, kind)).or_insert_with(|| {
             self.changed.notify_one();
             Entry {
+                age_part_alone: 0.5 + 0.5 * random_fraction(),
                 is_used: false,
                 wanted_until: now,
                 waiting_since: None,
@@ -160,6 +166,10 @@ impl FactBoard {
             if fact.subject != subject {
                 return Turn::Find;
             }
+            let age_max = match entry.role {
+                FactRole::Alone => age_max.mul_f64(entry.age_part_alone),
+                _ => age_max,
+            };
             if age(fact, *received, clock) < age_max {
                 (entry.waiting_since, entry.is_used) = (None, true);
                 return Turn::Use(fact.clone());
@@ -306,6 +316,24 @@ mod tests {
         assert_eq!(ask(&board, "s"), Turn::Wait);
         board.set_role(TARGET, KIND, FactRole::Alone);
         assert_eq!(ask(&board, "s"), Turn::Find);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nodes_without_a_connection_do_not_find_a_fact_together() {
+        let finding = |part: f64| {
+            let finds = |_: &u32| {
+                let board = FactBoard::default();
+                ask(&board, "s");
+                board.receive(TARGET, KIND, fact("s", HOUR.mul_f64(part)));
+                assert_eq!(matches!(ask(&board, "s"), Turn::Use(_)), part < 1.0, "{part}: with a connection");
+                board.set_role(TARGET, KIND, FactRole::Alone);
+                ask(&board, "s") == Turn::Find
+            };
+            (0..100).filter(finds).count()
+        };
+        assert_eq!(finding(0.45), 0);
+        assert!((1..100).contains(&finding(0.75)));
+        assert_eq!(finding(1.01), 100);
     }
 
     #[tokio::test(start_paused = true)]

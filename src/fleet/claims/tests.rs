@@ -180,7 +180,7 @@ async fn nodes_go_on_without_etcd_and_a_started_one_finds_the_fact_at_once() {
     pass(&mut nodes, 120).await;
     let holder = holder(&cluster).expect("a holder");
     nodes.iter().for_each(|node| node.client.set_link(Link::Cut));
-    pass(&mut nodes, 30 * 60).await;
+    pass(&mut nodes, 20 * 60).await;
     for (number, node) in nodes.iter_mut().enumerate() {
         let turn = node.probe().expect("reached");
         assert_eq!(matches!(turn, Turn::Find), number == holder, "{number}: {turn:?}");
