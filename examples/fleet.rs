@@ -27,6 +27,9 @@ use support::nfs_server::{NfsExportFixture, NfsServer};
 /// Number of nodes.
 const NODES: usize = 3;
 
+/// Number of targets.
+const TARGETS: usize = 3;
+
 /// Address of the aggregator if no other process uses it.
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8782);
 
@@ -169,5 +172,5 @@ async fn first_table(api: &str) -> anyhow::Result<String> {
 /// Whether every target has a state on every node.
 fn is_known(list: &Value) -> bool {
     let targets = list["backup_targets"].as_array().map_or(&[][..], Vec::as_slice);
-    targets.len() == NODES && targets.iter().all(|target| target["nodes"]["unknown"] == 0)
+    targets.len() == TARGETS && targets.iter().all(|target| target["nodes"]["unknown"] == 0)
 }

@@ -13,15 +13,14 @@
 //! Requests for an entry that is being rendered wait for it. Entries are bounded in number and in bytes. The list of an
 //! entry is dropped after [`UNUSED_MAX`] without a request. [`rendered`] contains the pure part.
 
-pub(super) mod negotiation;
-mod rendered;
+pub(super) mod rendered;
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use lru::LruCache;
@@ -31,7 +30,7 @@ use super::fault::Fault;
 use super::page::{Page, unknown_marker};
 use crate::agent::View;
 use crate::model::Caller;
-use rendered::RenderedList;
+use rendered::{RenderedItem, RenderedList};
 
 /// Largest number of entries of one list.
 const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
@@ -45,8 +44,6 @@ const ENTRIES_MAX_BYTES: usize = 64 << 20;
 const UNUSED_MAX: Duration = Duration::from_secs(10);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const GZIP: HeaderValue = HeaderValue::from_static("gzip");
-const BY_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 
 /// The content of a list, and its JSON form.
 pub(super) struct ListSource<T> {
@@ -59,7 +56,7 @@ pub(super) struct ListSource<T> {
     /// Id of an item.
     pub(super) id: fn(&T) -> Uuid,
     /// Renders one item as JSON.
-    pub(super) render: fn(&Caller, &T) -> serde_json::Result<Vec<u8>>,
+    pub(super) render: fn(&Caller, &T) -> serde_json::Result<RenderedItem>,
 }
 
 /// The most recently requested entries of one list.
@@ -106,17 +103,10 @@ impl<T: Send + Sync + 'static> ListCache<T> {
         }
         let entry = self.entry(viewer(caller, view));
         let list = self.list(&entry, caller, view).await.map_err(|error| failed("rendered", &error))?;
-        let etag = list.etag.clone();
-        if negotiation::is_known(headers, &etag) {
-            return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag), (VARY, BY_ENCODING)]).into_response());
-        }
-        let described = [(CONTENT_TYPE, JSON), (ETAG, etag), (VARY, BY_ENCODING)];
-        if !negotiation::is_compressed(list.body.len(), headers) {
-            return Ok((described, list.body.clone()).into_response());
-        }
-        let compressed = list.gzip().await.map_err(|error| failed("compressed", &error))?;
+        let answer = list.json.answer(headers).await.map_err(|error| failed("compressed", &error))?;
+        // It may have been compressed.
         self.record_bytes(&entry, &list);
-        Ok((described, [(CONTENT_ENCODING, GZIP)], compressed).into_response())
+        Ok(answer)
     }
 
     /// Answers with a page of the list. Pages are not cached.
@@ -133,7 +123,7 @@ impl<T: Send + Sync + 'static> ListCache<T> {
         let items: Vec<_> = items.into_iter().skip(start).take(limit).collect();
         let list = RenderedList::new(self.source.key, &items, None, |item| (self.source.render)(caller, item));
         let list = list.map_err(|error| failed("rendered", &error))?;
-        Ok(([(CONTENT_TYPE, JSON)], list.body).into_response())
+        Ok(([(CONTENT_TYPE, JSON)], list.json.body).into_response())
     }
 
     async fn list(
@@ -245,7 +235,7 @@ mod tests {
             generation: |view| view.generation,
             items: |_, _| vec![Box::leak(Box::new(Arc::new(String::new())))],
             id: |_| Uuid::nil(),
-            render: |caller, _| serde_json::to_vec(&caller.project_id),
+            render: |caller, _| serde_json::to_vec(&caller.project_id).map(RenderedItem::from),
         };
         ListCache { max_bytes, ..ListCache::new(source) }
     }
@@ -286,7 +276,13 @@ mod tests {
         let project = "x".repeat(GZIP_MIN_BYTES);
         request(&cache, &restricted, project.clone(), &HeaderMap::new()).await;
         let plain = kept_bytes(&cache);
-        request(&cache, &restricted, project, &HeaderMap::from_iter([(ACCEPT_ENCODING, GZIP)])).await;
+        request(
+            &cache,
+            &restricted,
+            project,
+            &HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]),
+        )
+        .await;
         assert!(kept_bytes(&cache) > plain, "{plain} bytes before");
     }
 }

@@ -36,9 +36,9 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
 use super::auth::Auth;
-use super::cache::negotiation::is_compressed;
 use super::fault::Fault;
 use super::gzip::gzip;
+use super::negotiation::is_compressed;
 use super::pieces::{Pieces, PiecesBuilder};
 use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};

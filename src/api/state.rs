@@ -7,10 +7,13 @@ use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::ExtensionRejection;
 use axum::http::request::Parts;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use super::cache::rendered::{RenderedItem, hash_of};
 use super::cache::{ListCache, ListSource};
 use super::wire;
+use super::wire::verdict::without_measurements;
 use crate::agent::{Agent, TargetView};
 use crate::model::{Caller, TargetType};
 use crate::sys::NodeFacts;
@@ -63,15 +66,15 @@ impl ApiState {
         Self {
             agent,
             node_facts,
-            targets: targets(|caller, target| serde_json::to_vec(&wire::Target::seen_by(caller, target))),
-            details: targets(|caller, target| serde_json::to_vec(&wire::TargetDetail::seen_by(caller, target))),
-            verdicts: targets(|caller, target| serde_json::to_vec(&wire::TargetVerdict::seen_by(caller, target))),
+            targets: targets(|caller, target| json(&wire::Target::seen_by(caller, target))),
+            details: targets(|caller, target| json(&wire::TargetDetail::seen_by(caller, target))),
+            verdicts: targets(|caller, target| verdict(wire::TargetVerdict::seen_by(caller, target))),
             types: ListCache::new(ListSource {
                 key: "backup_target_types",
                 generation: |view| view.types_generation,
                 items: |caller, view| view.target_types().into_iter().filter(|found| caller.may_see(found)).collect(),
                 id: |found| found.id,
-                render: |caller, found| serde_json::to_vec(&wire::TargetType::seen_by(caller, found)),
+                render: |caller, found| json(&wire::TargetType::seen_by(caller, found)),
             }),
             description,
             pages: Semaphore::new(PAGES_MAX),
@@ -79,7 +82,24 @@ impl ApiState {
     }
 }
 
-fn targets(render: fn(&Caller, &TargetView) -> serde_json::Result<Vec<u8>>) -> ListCache<TargetView> {
+fn json(item: &impl Serialize) -> serde_json::Result<RenderedItem> {
+    serde_json::to_vec(item).map(RenderedItem::from)
+}
+
+/// Renders a verdict. The tag of the list does not depend on measurements in its message.
+fn verdict(mut verdict: wire::TargetVerdict) -> serde_json::Result<RenderedItem> {
+    let bytes = serde_json::to_vec(&verdict)?;
+    Ok(match verdict.report.message.take() {
+        None => bytes.into(),
+        Some(message) => {
+            verdict.report.message = Some(without_measurements(&message));
+            let hash = hash_of(&serde_json::to_vec(&verdict)?);
+            RenderedItem { bytes, hash }
+        }
+    })
+}
+
+fn targets(render: fn(&Caller, &TargetView) -> serde_json::Result<RenderedItem>) -> ListCache<TargetView> {
     ListCache::new(ListSource {
         key: "backup_targets",
         generation: |view| view.generation,

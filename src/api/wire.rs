@@ -14,7 +14,7 @@ mod target;
 mod target_type;
 mod timestamp;
 mod usage_listing;
-mod verdict;
+pub(in crate::api) mod verdict;
 mod versions;
 
 use serde::{Deserialize, Serialize};

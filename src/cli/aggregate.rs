@@ -16,7 +16,7 @@ use super::serve::{
 use crate::api::{Auth, CONNECTIONS_MAX, Listeners};
 use crate::config::{self, Settings};
 use crate::fleet::{self, Fleet};
-use crate::sys::systemd;
+use crate::sys::{heap, systemd};
 use crate::tls::ServerTls;
 
 /// Default path of the configuration file of an aggregator. An agent on the same host has its own.
@@ -25,11 +25,13 @@ pub(super) const DEFAULT_PATH: &str = "/etc/targetwatch/aggregate.toml";
 /// Runs the aggregator until a signal stops it.
 #[must_use]
 pub fn run(config: &Path) -> ExitCode {
+    heap::configure(runtime::WORKER_THREADS);
     with_log(|| runtime::block_on(serve(config::load(Some(config))?, config))?)
 }
 
 async fn serve(settings: Settings, config: &Path) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
+    heap::start_trimming().context("cannot start the thread that returns memory")?;
     let listeners = Listeners::bind(&settings.api.listen, settings.api.socket_group.as_deref()).await?;
     warn_about_plain_text(&settings.api);
     if !settings.api.metrics.listen.is_empty() {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State as Shared};
-use axum::http::header::{CONTENT_TYPE, ETAG};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
@@ -38,10 +38,11 @@ use super::compute::compute;
 use super::view::{FleetTarget, FleetView, NodeState, TargetOnNode};
 use super::{metrics, ui, wire};
 use crate::api::fault::Fault;
+use crate::api::json_answer::JsonAnswer;
 use crate::api::page::{Page, PageParameters, unknown_marker};
 use crate::api::ui::layout::{HtmlPage, send_fault};
 use crate::api::ui::query::{Parameters as PageQueryParameters, Query as PageQuery};
-use crate::api::{Auth, Service, description, gated, is_known, wire as agent_wire};
+use crate::api::{Auth, Service, description, gated, wire as agent_wire};
 use crate::model::Caller;
 
 const TAG: &str = "fleet";
@@ -70,13 +71,7 @@ struct Description;
 /// The list of one view, for admins and for other callers.
 struct RenderedView {
     view: Arc<FleetView>,
-    lists: [OnceCell<RenderedList>; 2],
-}
-
-#[derive(Clone)]
-struct RenderedList {
-    body: Bytes,
-    tag: HeaderValue,
+    lists: [OnceCell<JsonAnswer>; 2],
 }
 
 /// Returns the routes as a service, behind the authentication of `auth`. `has_ui` says whether pages for browsers are
@@ -133,12 +128,7 @@ async fn list(
         let targets = part(&view.targets, page, |target| target.id)?;
         return Ok(Json(wire::FleetTargetList::seen_by(&caller, &view, targets)).into_response());
     }
-    let RenderedList { body, tag } = state.rendered(&caller, view).await?;
-    if is_known(&headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response());
-    }
-    let described = [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (ETAG, tag)];
-    Ok((described, body).into_response())
+    state.answer(&caller, view, &headers).await
 }
 
 /// Show a target, by its id in the fleet or on a node.
@@ -334,8 +324,8 @@ impl ApiState {
         }
     }
 
-    /// Returns the rendered list of a view.
-    async fn rendered(&self, caller: &Caller, view: Arc<FleetView>) -> Result<RenderedList, Fault> {
+    /// Answers with the list of a view, which is rendered once.
+    async fn answer(&self, caller: &Caller, view: Arc<FleetView>, headers: &HeaderMap) -> Result<Response, Fault> {
         let rendered = match self.rendered.load_full().filter(|rendered| Arc::ptr_eq(&rendered.view, &view)) {
             Some(rendered) => rendered,
             None => {
@@ -355,20 +345,18 @@ impl ApiState {
                 .ok_or_else(|| failed("its rendering ended early: the log of the aggregator says why"))?
                 .map_err(|error| failed(&error.to_string()))
         });
-        list.await.cloned()
+        list.await?.answer(headers).await.map_err(|error| failed(&error.to_string()))
     }
 }
 
 /// Renders a list. Its tag does not depend on `as_of`, so that a client which polls gets a 304 while nothing changes.
-fn render(caller: &Caller, view: &FleetView) -> serde_json::Result<RenderedList> {
+fn render(caller: &Caller, view: &FleetView) -> serde_json::Result<JsonAnswer> {
     let list = wire::FleetTargetList::seen_by(caller, view, &view.targets);
     let timeless = wire::AnswerBasis { as_of: None, ..list.basis.clone() };
     let mut hasher = DefaultHasher::new();
     hasher.write(&serde_json::to_vec(&list.backup_targets)?);
     hasher.write(&serde_json::to_vec(&timeless)?);
-    let tag = HeaderValue::try_from(format!("W/\"{:016x}\"", hasher.finish()));
-    let tag = tag.unwrap_or(HeaderValue::from_static("W/\"\""));
-    Ok(RenderedList { body: serde_json::to_vec(&list)?.into(), tag })
+    JsonAnswer::of(&list, hasher.finish())
 }
 
 fn target<'a>(view: &'a FleetView, id: &str) -> Result<&'a FleetTarget, Fault> {

@@ -7,9 +7,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::daemon::{Daemon, eventually};
+use crate::daemon::{Daemon, eventually, with_timeout};
 use crate::http;
 use crate::storage::{nfs, nfs_target};
 use crate::support::nfs_server::NfsServer;
@@ -118,8 +119,15 @@ async fn aggregator_answers_with_one_status_for_each_target() {
     let of_agent = workspace.run(&["--api", &address(&one), "status", "--fleet"]).await;
     assert!(of_agent.code == 3 && of_agent.stderr.contains("is this an aggregator"), "{of_agent:?}");
 
-    // A client that polls gets a 304 while nothing changes.
+    // A client that polls gets a 304 while nothing changes, and a large list is compressed for one that accepts gzip.
     let first = fleet.request("GET", "/backup_targets", None).await;
+    let raw = "GET /backup_targets HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n";
+    let mut connection = TcpStream::connect(fleet.address()).await.expect("connected");
+    connection.write_all(raw.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    with_timeout("the list", connection.read_to_end(&mut answer)).await.expect("an answer");
+    let head = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(head.contains("content-encoding: gzip") && head.contains("vary: accept-encoding"), "{head}");
     let mut again = http::request("GET", "/backup_targets", Vec::new());
     again.headers_mut().insert("if-none-match", first.header("etag").parse().expect("a tag"));
     assert_eq!(http::over_tcp(fleet.address(), again).await.status, 304);
@@ -263,6 +271,10 @@ async fn aggregator_sends_its_token_to_the_agents() {
 async fn aggregator_that_no_agent_answers_does_not_answer_with_an_empty_list() {
     let workspace = aggregator(&["http://127.0.0.1:9".to_owned()], "");
     let fleet = Daemon::start_aggregator(&workspace).await;
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", fleet.pid())).expect("threads");
+    let name =
+        |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.expect("a thread").path().join("comm"));
+    assert!(tasks.map(name).any(|name| name.is_ok_and(|name| name == "heap\n")), "free memory is returned");
     let message = eventually("the first poll", async || {
         let message = fleet.request("GET", "/backup_targets", None).await.fault(503, "serviceUnavailable");
         Some(message).filter(|message| !message.contains("not been polled"))

@@ -265,7 +265,7 @@ async fn check_expressions(monitoring: &Monitoring) -> Result<(), String> {
 fn alerts_and_dashboards_are_complete() {
     let monitoring = Monitoring::read();
     assert_eq!(faults(&monitoring), Vec::<String>::new());
-    assert_eq!(monitoring.dashboards.len(), 3);
+    assert_eq!(monitoring.dashboards.len(), 4);
 }
 
 #[tokio::test]

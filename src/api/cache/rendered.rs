@@ -6,19 +6,28 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Weak};
 
-use axum::http::HeaderValue;
-use tokio::sync::OnceCell;
-
-use crate::api::gzip::gzip;
-use crate::api::pieces::{Pieces, PiecesBuilder, Place};
+use crate::api::json_answer::JsonAnswer;
+use crate::api::pieces::{PiecesBuilder, Place};
 
 /// A list as JSON: an object with one key above the list.
 pub(super) struct RenderedList<T> {
-    pub(super) body: Pieces,
-    /// Hash of the body. It is a weak tag because the compressed body has the same one.
-    pub(super) etag: HeaderValue,
+    /// Its tag is a hash of those of the items. Lists that differ only in what does not count have the same one.
+    pub(super) json: JsonAnswer,
     parts: Vec<Part<T>>,
-    gzip: OnceCell<Pieces>,
+}
+
+/// One item, rendered.
+pub(in crate::api) struct RenderedItem {
+    /// Its JSON.
+    pub(in crate::api) bytes: Vec<u8>,
+    /// Hash of what the tag of the list depends on.
+    pub(in crate::api) hash: u64,
+}
+
+impl From<Vec<u8>> for RenderedItem {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { hash: hash_of(&bytes), bytes }
+    }
 }
 
 /// One item of a list.
@@ -31,13 +40,13 @@ struct Part<T> {
 
 impl<T> RenderedList<T> {
     /// Renders a list, and reuses the parts of `previous` whose items are the same.
-    pub(super) fn new(
+    pub(super) fn new<I: Into<RenderedItem>>(
         key: &str,
         items: &[&Arc<T>],
         previous: Option<&Self>,
-        render: impl Fn(&T) -> serde_json::Result<Vec<u8>>,
+        render: impl Fn(&T) -> serde_json::Result<I>,
     ) -> serde_json::Result<Self> {
-        let mut body = PiecesBuilder::with_capacity(previous.map_or(0, |list| list.body.len() + list.body.len() / 8));
+        let mut body = PiecesBuilder::with_capacity(previous.map_or(0, |list| list.json.body.len() / 8 * 9));
         body.push(format!("{{\"{key}\":[").as_bytes());
         let mut parts = Vec::with_capacity(items.len());
         let mut hasher = DefaultHasher::new();
@@ -49,37 +58,30 @@ impl<T> RenderedList<T> {
             let (place, hash) = match unchanged {
                 Some((bytes, hash)) => (body.push(bytes), hash),
                 None => {
-                    let bytes = render(item)?;
-                    (body.push(&bytes), hash_of(&bytes))
+                    let RenderedItem { bytes, hash } = render(item)?.into();
+                    (body.push(&bytes), hash)
                 }
             };
             hash.hash(&mut hasher);
             parts.push(Part { item: Arc::downgrade(item), place, hash });
         }
         body.push(b"]}");
-        let etag = HeaderValue::try_from(format!("W/\"{:016x}\"", hasher.finish()));
-        let etag = etag.unwrap_or(HeaderValue::from_static("W/\"\""));
-        Ok(Self { body: body.finish(), etag, parts, gzip: OnceCell::new() })
+        Ok(Self { json: JsonAnswer::new(body.finish(), hasher.finish()), parts })
     }
 
     /// Size of the body and of the compressed body, if there is one, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.body.len() + self.gzip.get().map_or(0, Pieces::len)
+        self.json.bytes()
     }
 
     /// Bytes and hash of the item at this index, if it is this one.
     fn part(&self, index: usize, item: &Arc<T>) -> Option<(&[u8], u64)> {
         let part = self.parts.get(index).filter(|part| std::ptr::eq(part.item.as_ptr(), Arc::as_ptr(item)))?;
-        Some((self.body.at(&part.place)?, part.hash))
-    }
-
-    /// The compressed body, which the first call compresses.
-    pub(super) async fn gzip(&self) -> std::io::Result<Pieces> {
-        self.gzip.get_or_try_init(|| gzip(self.body.pieces())).await.cloned()
+        Some((self.json.body.at(&part.place)?, part.hash))
     }
 }
 
-fn hash_of(bytes: &[u8]) -> u64 {
+pub(in crate::api) fn hash_of(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
@@ -105,7 +107,7 @@ mod tests {
     }
 
     fn body_text(list: &RenderedList<String>) -> String {
-        String::from_utf8(list.body.pieces().iter().flatten().copied().collect()).expect("text")
+        String::from_utf8(list.json.body.pieces().iter().flatten().copied().collect()).expect("text")
     }
 
     fn change() -> impl Strategy<Value = (u8, prop::sample::Index, String)> {
@@ -129,7 +131,7 @@ mod tests {
                 let (anew, _) = render(&items, None);
                 let expected = json!({ "names": items.iter().map(|item| item.as_str()).collect::<Vec<_>>() });
                 prop_assert_eq!(body_text(&list), expected.to_string());
-                prop_assert_eq!((body_text(&list), &list.etag), (body_text(&anew), &anew.etag));
+                prop_assert_eq!((body_text(&list), &list.json.etag), (body_text(&anew), &anew.json.etag));
                 previous = Some(list);
             }
         }
@@ -143,8 +145,8 @@ mod tests {
         items[1] = Arc::new("d".to_owned());
         let (second, rendered) = render(&items, Some(&first));
         assert_eq!((rendered, body_text(&second)), (1, r#"{"names":["a","d","c"]}"#.to_owned()));
-        assert_ne!(first.etag, second.etag);
+        assert_ne!(first.json.etag, second.json.etag);
         items[1] = Arc::new("b".to_owned());
-        assert_eq!(render(&items, Some(&second)).0.etag, first.etag, "the tag depends on the content alone");
+        assert_eq!(render(&items, Some(&second)).0.json.etag, first.json.etag, "the tag depends on the content alone");
     }
 }

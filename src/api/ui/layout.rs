@@ -16,9 +16,9 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
-use crate::api::cache::negotiation::is_compressed;
 use crate::api::fault::Fault;
 use crate::api::gzip::gzip;
+use crate::api::negotiation::is_compressed;
 use crate::model::age::age;
 use crate::model::line::escape_invisible;
 use crate::model::report::LockProofState;

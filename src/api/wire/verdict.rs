@@ -2,8 +2,8 @@
 //! it.
 //!
 //! A report changes at each probe. This one has no times of probes, and the used space is rounded. So a client that
-//! sends `If-None-Match` gets a 304 until a status, a reason, a message or a size changes. A message can contain a
-//! measurement.
+//! sends `If-None-Match` gets a 304 until a status, a reason, a message or a size changes. Numbers in a message do not
+//! count: those of a slow server change at each probe.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,6 +14,9 @@ use super::target::Target;
 use crate::agent::TargetView;
 use crate::model::Caller;
 use crate::model::capacity::format_bytes;
+
+/// Units of measurements in messages. One of them can follow another when a value grows.
+const UNITS: [&str; 13] = ["ns", "us", "ms", "s", "min", "h", "d", "B", "bytes", "KB", "MB", "GB", "TB"];
 
 /// Used space is rounded to this part of the size.
 const STEPS: u64 = 1000;
@@ -68,6 +71,26 @@ impl TargetVerdict {
     }
 }
 
+/// Returns a message with a sign in the place of each number, with its unit.
+pub(in crate::api) fn without_measurements(message: &str) -> String {
+    let mut text = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(start) = rest.find(|found: char| found.is_ascii_digit()) {
+        text.push_str(&rest[..start]);
+        text.push('#');
+        rest = rest[start..].trim_start_matches(|found: char| found.is_ascii_digit() || found == '.' || found == ',');
+        rest = without_unit(rest);
+    }
+    text + rest
+}
+
+/// Returns what follows a unit at the beginning of a text.
+fn without_unit(text: &str) -> &str {
+    let word = text.strip_prefix(' ').unwrap_or(text);
+    let end = word.find(|found: char| !found.is_ascii_alphabetic()).unwrap_or(word.len());
+    if UNITS.contains(&&word[..end]) { &word[end..] } else { text }
+}
+
 /// Rounds used space down.
 fn rounded(used: u64, capacity: Option<u64>) -> u64 {
     let step = match capacity {
@@ -80,6 +103,21 @@ fn rounded(used: u64, capacity: Option<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn measurement_in_a_message_does_not_count() {
+        for (one, other) in [
+            ("the server answered after 912 ms", "the server answered after 1.2 s"),
+            ("91.5 % of 2.4 TB is used", "92 % of 2.4 TB is used"),
+            ("the clock is 61s behind", "the clock is 2min behind"),
+        ] {
+            assert_eq!(without_measurements(one), without_measurements(other));
+        }
+        for (one, other) in [("it is slow", "it is late"), ("7 sources", "7 sinks"), ("2 s late", "2 s early")] {
+            assert_ne!(without_measurements(one), without_measurements(other));
+        }
+        assert_eq!(without_measurements("é 7,5 é"), "é # é");
+    }
 
     #[test]
     fn used_space_is_rounded_to_a_thousandth_of_the_size() {

@@ -60,3 +60,53 @@ fn state(list: &FleetTargetList) -> ExitState {
     // Without a target, nothing was verified.
     ExitState::worst(targets).max(nodes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list with one target for each of these numbers of available, warning, offline, unknown and missing nodes, as a
+    /// caller sees it who may not see the nodes.
+    fn list(targets: &[(&str, [usize; 5])], complete: bool) -> FleetTargetList {
+        let targets: Vec<Value> = targets
+            .iter()
+            .map(|(status, [available, warning, offline, unknown, missing])| {
+                json!({
+                    "id": uuid::Uuid::nil(), "type": "nfs", "created_at": "", "updated_at": "", "version": "",
+                    "filesystem_export": "nas:/b", "filesystem_export_mount_path": "", "nfs_export": "nas:/b",
+                    "nfs_export_mount_path": "", "s3_endpoint_url": null, "s3_bucket": null, "nfs_mount_opts": null,
+                    "secret_ref": null, "is_default": false, "capacity": null, "used": null, "status": status,
+                    "backup_target_types": [], "backup_target_metadata": [], "not_available": [], "reasons": {},
+                    "nodes": {
+                        "expected": available + offline + unknown + missing, "available": available,
+                        "warning": warning, "offline": offline, "unknown": unknown, "missing": missing,
+                    },
+                })
+            })
+            .collect();
+        let list = json!({
+            "backup_targets": targets, "as_of": null, "source": "poll", "complete": complete, "notice": null,
+        });
+        serde_json::from_value(list).expect("a list")
+    }
+
+    #[test]
+    fn exit_state_follows_the_counts_of_nodes() {
+        let well = ("available", [3, 0, 0, 0, 0]);
+        for (targets, complete, expected) in [
+            (&[well, well][..], true, ExitState::Available),
+            (&[well, ("available", [3, 1, 0, 0, 0])], true, ExitState::Warning),
+            (&[well, ("available", [2, 0, 1, 0, 0])], true, ExitState::Warning),
+            (&[well, ("available", [2, 0, 0, 1, 0])], true, ExitState::Warning),
+            (&[well, ("available", [2, 0, 0, 0, 1])], true, ExitState::Warning),
+            (&[well], false, ExitState::Unknown),
+            (&[well, ("available", [2, 0, 0, 1, 0])], false, ExitState::Unknown),
+            (&[well, ("offline", [1, 0, 2, 0, 0])], true, ExitState::Offline),
+            (&[well, ("offline", [1, 0, 1, 1, 0])], false, ExitState::Offline),
+            (&[("degraded", [3, 0, 0, 0, 0])], true, ExitState::Offline),
+            (&[], true, ExitState::Unknown),
+        ] {
+            assert_eq!(state(&list(targets, complete)), expected, "{targets:?} {complete}");
+        }
+    }
+}

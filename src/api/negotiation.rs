@@ -3,17 +3,17 @@
 use axum::http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::api::gzip::GZIP_MIN_BYTES;
+use super::gzip::GZIP_MIN_BYTES;
 
 /// Whether the client has the list with this tag. The comparison is weak (RFC 9110 §13.1.2).
-pub(crate) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     let Ok(etag) = etag.to_str().map(opaque) else { return false };
     elements(headers, IF_NONE_MATCH).any(|known| known == "*" || opaque(known) == etag)
 }
 
 /// Whether an answer of this length, in bytes, is compressed for a client that sent these headers.
-pub(in crate::api) fn is_compressed(length: usize, headers: &HeaderMap) -> bool {
+pub(super) fn is_compressed(length: usize, headers: &HeaderMap) -> bool {
     length >= GZIP_MIN_BYTES && accepts_gzip(headers)
 }
 
