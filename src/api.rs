@@ -138,6 +138,28 @@ fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth, has_ui: bool) ->
         .with_state(Arc::new(ApiState::new(agent, node_facts, description)))
 }
 
+/// Returns the routes that change the registry and those that show target types, for another role of this program. They need
+/// an agent that shares the registry.
+#[must_use]
+pub fn registry_routes(agent: Agent, node_facts: ReadNodeFacts) -> OpenApiRouter {
+    let changes = OpenApiRouter::new()
+        .routes(routes!(targets::create))
+        .routes(routes!(targets::modify, targets::delete))
+        .routes(routes!(targets::set_default));
+    changes.merge(type_routes()).with_state(Arc::new(ApiState::new(agent, node_facts, axum::body::Bytes::new())))
+}
+
+fn type_routes() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(target_types::list, target_types::create))
+        .routes(routes!(target_types::detail))
+        .routes(routes!(target_types::show, target_types::update, target_types::delete))
+        .routes(routes!(target_types::add_projects))
+        .routes(routes!(target_types::remove_projects, target_types::remove_projects_by_post))
+        .routes(routes!(target_types::add_metadata))
+        .routes(routes!(target_types::remove_metadata, target_types::remove_metadata_by_post))
+}
+
 fn table() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(targets::list, targets::create))
@@ -148,13 +170,7 @@ fn table() -> OpenApiRouter<State> {
         .routes(routes!(targets::checks))
         .routes(routes!(targets::check))
         .routes(routes!(targets::history))
-        .routes(routes!(target_types::list, target_types::create))
-        .routes(routes!(target_types::detail))
-        .routes(routes!(target_types::show, target_types::update, target_types::delete))
-        .routes(routes!(target_types::add_projects))
-        .routes(routes!(target_types::remove_projects, target_types::remove_projects_by_post))
-        .routes(routes!(target_types::add_metadata))
-        .routes(routes!(target_types::remove_metadata, target_types::remove_metadata_by_post))
+        .merge(type_routes())
         .routes(routes!(host::versions))
         .routes(routes!(host::node))
         .routes(routes!(host::healthz))

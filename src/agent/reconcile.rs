@@ -28,7 +28,7 @@ struct Reconciled {
 }
 
 impl Reconciler {
-    /// Starts a task for every target, and a task that follows the registry until the agent is dropped.
+    /// Starts a task for every target, unless targets have none, and a task that follows the registry until the agent is dropped.
     pub(super) fn start(shared: Arc<Shared>) -> Arc<Self> {
         let mut snapshots = shared.registry.watch();
         let first = snapshots.borrow_and_update().clone();
@@ -67,8 +67,10 @@ impl Reconciler {
                         let mount_path = registered.target.mount_name.below(&mount_root);
                         tracing::info!(target_id = %registered.target.id, export = registered.target.spec.export(), mount_path = %mount_path.display(), "created");
                     }
-                    let handle = task::start(&self.shared, registered.target.clone(), first_probe);
-                    state.tasks.insert(registered.target.id, handle);
+                    if self.shared.has_tasks {
+                        let handle = task::start(&self.shared, registered.target.clone(), first_probe);
+                        state.tasks.insert(registered.target.id, handle);
+                    }
                 }
                 Difference::Changed(registered) => {
                     if let Some(task) = state.tasks.get(&registered.target.id) {

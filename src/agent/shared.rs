@@ -22,6 +22,8 @@ pub(super) struct Shared {
     pub(super) views: ViewPublisher,
     pub(super) transitions: TransitionLog,
     pub(super) statistics: ProbeStatistics,
+    /// Whether each target has a task, which probes it.
+    pub(super) has_tasks: bool,
     /// Directories that tasks of removed targets are unmounting.
     unmounting: watch::Sender<Vec<MountName>>,
     /// Held during a change of the registry. So changes of one agent do not conflict, and the agent stops between
@@ -44,6 +46,7 @@ impl Shared {
             stopping: watch::Sender::new(false),
             views: ViewPublisher::new(changes),
             statistics: ProbeStatistics::default(),
+            has_tasks: true,
             unmounting: watch::Sender::default(),
             changing: Arc::default(),
         }

@@ -118,6 +118,9 @@ impl Agent {
     /// [`AgentError::Busy`] when its mount is in use on a live server, [`AgentError`] when a rule
     /// forbids it or it cannot be made durable. The target then stays, and is mounted again.
     pub async fn delete_target(&self, id: TargetId) -> Result<(), AgentError> {
+        if !self.shared.has_tasks {
+            return self.change(|_| Ok(Change::DeleteTarget(id))).await.map(drop);
+        }
         // The task may have ended, because another request deleted the target or the agent stops.
         let answer = self.mailbox(id)?.delete().await.ok_or_else(|| self.no_task(id))?;
         let agent = self.clone();

@@ -34,7 +34,7 @@ use crate::tls::ServerTls;
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the daemon waits for the registry to be closed when it stops. Acknowledged changes are already stored.
-const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the process waits for log lines to be written when it stops.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);

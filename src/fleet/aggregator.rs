@@ -17,6 +17,7 @@ use super::compute::compute;
 use super::descriptions::{Descriptions, TARGETS_MAX};
 use super::node::Node;
 use super::node_list::{self, Listed, NodeListError};
+use super::registered::RegisteredTargets;
 use super::view::{FleetView, NodeSnapshot, Policy};
 use crate::model::random_fraction;
 use crate::model::settings::{AggregateSettings, ApiSettings, NodeAddress};
@@ -86,6 +87,8 @@ struct Shared {
     descriptions: Descriptions,
     view: ArcSwap<FleetView>,
     started_at: Instant,
+    /// The registry that all nodes share, if the aggregator has joined it.
+    registry: Option<RegisteredTargets>,
     /// Whether every source of the list of nodes has been read since the start.
     is_list_whole: AtomicBool,
 }
@@ -97,11 +100,15 @@ struct PolledNode {
 }
 
 impl Fleet {
-    /// Starts to poll the nodes. Does not wait for them.
+    /// Starts to poll the nodes. Does not wait for them. `registry` has the targets that all nodes should have.
     ///
     /// # Errors
     /// [`FleetError`] when no nodes are listed, or when a file that the settings name cannot be used.
-    pub async fn start(settings: &AggregateSettings, api: &ApiSettings) -> Result<Self, FleetError> {
+    pub async fn start(
+        settings: &AggregateSettings,
+        api: &ApiSettings,
+        registry: Option<RegisteredTargets>,
+    ) -> Result<Self, FleetError> {
         let listed = node_list::read(settings).await?;
         let client = AgentClient::new(settings, api).await?;
         if let Some(problem) = &listed.problem {
@@ -116,8 +123,14 @@ impl Fleet {
             nodes: Mutex::default(),
             texts: Arc::default(),
             descriptions: Descriptions::default(),
-            view: ArcSwap::from_pointee(FleetView::new(Vec::new(), policy(settings, settings.interval(0)), |_| None)),
+            view: ArcSwap::from_pointee(FleetView::new(
+                Vec::new(),
+                policy(settings, settings.interval(0)),
+                &[],
+                |_| None,
+            )),
             started_at: Instant::now(),
+            registry,
             is_list_whole: AtomicBool::new(listed.problem.is_none()),
         });
         shared.follow(&listed.nodes, &listed.nodes, Some(Timestamp::now()));
@@ -299,7 +312,10 @@ impl Shared {
         let interval = settings.interval(nodes.len());
         let snapshots = nodes.iter().map(|node| node.snapshot(interval)).collect();
         let described = self.descriptions.all();
-        let mut view = FleetView::new(snapshots, policy(&settings, interval), |export| described.get(export).cloned());
+        let registered = self.registry.as_ref().map(RegisteredTargets::read).unwrap_or_default();
+        let mut view = FleetView::new(snapshots, policy(&settings, interval), &registered, |export| {
+            described.get(export).cloned()
+        });
         view.is_complete &= self.is_list_whole.load(Ordering::Relaxed);
         // Most polls are answered with 304, so no other node would send a description until something changes.
         for index in self.descriptions.renew(&view) {

@@ -1,4 +1,4 @@
-//! The API of the aggregator. It reads: changes are sent to the agents.
+//! The API of the aggregator. It reads, unless the aggregator has joined the registry that all nodes share.
 //!
 //! | route | answer |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `GET /backup_targets/{id}/nodes` | its state on each node, with `state`, `limit` and `marker` |
 //! | `GET /nodes` | the nodes |
 //! | `GET /healthz`, `/readyz`, `/metrics`, `/openapi.json`, `/` | as on an agent |
+//! | changes of targets, and all of target types | as on an agent, with a shared registry ([`crate::api::registry_routes`]) |
 //! | `GET /ui/fleet`, `GET /ui/fleet/targets/{id}` | pages for a browser ([`super::ui`]) |
 //!
 //! The description at `/openapi.json` is generated from the table of routes. Answers come from the view. A list is
@@ -75,11 +76,13 @@ struct RenderedView {
 }
 
 /// Returns the routes as a service, behind the authentication of `auth`. `has_ui` says whether pages for browsers are
-/// among them.
+/// among them. `changes` are the routes of the registry that all nodes share.
 #[must_use]
-pub fn router(fleet: Arc<Fleet>, auth: Arc<Auth>, has_ui: bool) -> Service {
+pub fn router(fleet: Arc<Fleet>, auth: Arc<Auth>, has_ui: bool, changes: Option<OpenApiRouter>) -> Service {
     let table = if has_ui { table().merge(pages()) } else { table() };
     let (router, mut openapi) = table.split_for_parts();
+    let (changes, of_changes) = changes.unwrap_or_default().split_for_parts();
+    openapi.merge(of_changes);
     description::complete(&mut openapi, &auth);
     let state = ApiState {
         fleet,
@@ -88,8 +91,8 @@ pub fn router(fleet: Arc<Fleet>, auth: Arc<Auth>, has_ui: bool) -> Service {
         pages: Semaphore::new(PAGES_MAX),
     };
     let router = if has_ui { router.route("/ui", get(overview_link)) } else { router };
-    let router = router.fallback(no_such_route).method_not_allowed_fallback(no_such_method);
-    gated(router.with_state(Arc::new(state)), auth)
+    let router = router.with_state(Arc::new(state)).merge(changes);
+    gated(router.fallback(no_such_route).method_not_allowed_fallback(no_such_method), auth)
 }
 
 fn table() -> OpenApiRouter<State> {
@@ -289,7 +292,10 @@ async fn no_such_route(uri: Uri) -> Fault {
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Fault {
-    let message = format!("{method} is not a method of {} on an aggregator: send changes to the agents", uri.path());
+    let message = format!(
+        "{method} is not a method of {} on an aggregator without a shared registry: send changes to the agents",
+        uri.path()
+    );
     Fault::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 

@@ -37,6 +37,13 @@ pub(super) struct Described {
     pub(super) lock_proved_at: Option<Timestamp>,
 }
 
+impl Described {
+    /// The description of a target that no agent has described yet.
+    pub(super) fn registered(target: Arc<Target>) -> Self {
+        Self { by: Arc::default(), target, sizes: None, lock_proved_at: None }
+    }
+}
+
 impl Sizes {
     /// Sizes that a node measured now. `None` if it did not.
     pub(super) fn new(by: &Arc<str>, described: &Target, figures: Figures) -> Option<Self> {

@@ -153,7 +153,8 @@ impl NodeCounts {
 /// A target of the fleet.
 #[derive(Debug)]
 pub struct FleetTarget {
-    /// Id in the fleet. It depends on the export alone, so every aggregator gives the same one.
+    /// Id in the registry that all nodes share. Without one, an id that depends on the export alone, so that every aggregator
+    /// gives the same one.
     pub id: Uuid,
     /// The target as one of the agents describes it.
     pub described: Arc<wire::Target>,
@@ -250,8 +251,13 @@ pub struct FleetView {
 }
 
 impl FleetView {
-    /// Combines the answers. `described` returns the description of an export.
-    pub(super) fn new(nodes: Vec<NodeSnapshot>, policy: Policy, described: impl Fn(&str) -> Option<Described>) -> Self {
+    /// Combines the answers. `registered` are the targets of the registry that all nodes share. `described` returns the description of an export.
+    pub(super) fn new(
+        nodes: Vec<NodeSnapshot>,
+        policy: Policy,
+        registered: &[Arc<wire::Target>],
+        described: impl Fn(&str) -> Option<Described>,
+    ) -> Self {
         let mut indexes: HashMap<&str, usize> = HashMap::new();
         let mut found: Vec<(Arc<str>, Vec<OnNode>)> = Vec::new();
         for (node, snapshot) in (0..).zip(&nodes) {
@@ -263,12 +269,20 @@ impl FleetView {
                 found[index].1.push(OnNode { node, target });
             }
         }
+        let registered: HashMap<&str, &Arc<wire::Target>> =
+            registered.iter().map(|target| (&*target.filesystem_export, target)).collect();
+        let without_agents = registered.keys().filter(|export| !indexes.contains_key(**export));
+        found.extend(without_agents.map(|export| ((*export).into(), Vec::new())));
         let mut without = NodeCounts::default();
         let expected = nodes.iter().filter(|node| is_expected_without(node, policy.expected_on));
         expected.clone().for_each(|node| without.add(state(node, None)));
         let without = Without { counts: without, silent: expected.filter(|node| !node.is_answering).count() };
         let targets = found.into_iter().filter_map(|(export, present)| {
-            Some(FleetTarget::new(&export, described(&export)?, present, without, &nodes, policy))
+            let registered = registered.get(&*export);
+            let described =
+                described(&export).or_else(|| registered.map(|target| Described::registered((*target).clone())))?;
+            let id = registered.and_then(|target| target.id.parse().ok()).unwrap_or_else(|| id(&export));
+            Some(FleetTarget::new(id, described, present, without, &nodes, policy))
         });
         let mut targets: Vec<FleetTarget> = targets.collect();
         targets.sort_by_cached_key(|target| (target.described.created_at.clone(), target.id));
@@ -288,11 +302,16 @@ impl FleetView {
         }
     }
 
-    /// Returns the target with this id: that of the fleet, or one that an agent gave it.
+    /// Returns the target with this id: that of the fleet, the one that depends on the export alone, or one that an agent gave
+    /// it.
     #[must_use]
     pub fn target(&self, id: Uuid) -> Option<&FleetTarget> {
         let by_fleet = self.targets.iter().find(|target| target.id == id);
         by_fleet.or_else(|| {
+            let by_export = self.targets.iter().find(|target| self::id(&target.described.filesystem_export) == id);
+            if by_export.is_some() {
+                return by_export;
+            }
             let mut known = self.nodes.iter().flat_map(|node| node.targets.iter());
             let export = &known.find(|target| target.id == id)?.export;
             self.targets.iter().find(|target| target.described.filesystem_export == **export)
@@ -344,7 +363,7 @@ struct Without {
 impl FleetTarget {
     /// A target that is `present` on some of the nodes.
     fn new(
-        export: &str,
+        id: Uuid,
         described: Described,
         present: Vec<OnNode>,
         without: Without,
@@ -380,7 +399,7 @@ impl FleetTarget {
         let is_available_on_answering =
             (answering > 0).then(|| policy.available_when.is_met(counts.available, answering));
         Self {
-            id: id(export),
+            id,
             described,
             is_described_where_available,
             sizes,

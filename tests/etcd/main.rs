@@ -25,6 +25,7 @@ mod support;
 mod workspace;
 
 mod agents;
+mod aggregator;
 mod client;
 mod facts;
 mod failures;

@@ -65,7 +65,7 @@ fn described(export: &str) -> Option<Described> {
 
 /// The view of these nodes.
 pub(in crate::fleet) fn view(nodes: Vec<NodeSnapshot>, policy: Policy) -> FleetView {
-    FleetView::new(nodes, policy, described)
+    FleetView::new(nodes, policy, &[], described)
 }
 
 #[test]
@@ -282,12 +282,31 @@ fn sizes_of_a_node_that_stopped_have_their_time() {
     let other: Arc<str> = "b".into();
     for (has_stopped, as_of) in [(false, None), (true, Some(at(0)))] {
         let nodes = vec![on(&shared_name, has_stopped), on(&other, false)];
-        let view = FleetView::new(nodes, ALL, described_by(shared_name.clone()));
+        let view = FleetView::new(nodes, ALL, &[], described_by(shared_name.clone()));
         let target = &view.targets[0];
         assert_eq!((target.sizes_node(), target.sizes_as_of()), (Some("a"), as_of));
         assert_eq!(target.sizes_in_bytes(), (Some(1_000_000), Some(4_000_000)));
         assert_eq!(target.is_described_where_available, !has_stopped);
     }
-    let view = FleetView::new(vec![on(&shared_name, true)], ALL, described_by(shared_name));
+    let view = FleetView::new(vec![on(&shared_name, true)], ALL, &[], described_by(shared_name));
     assert_eq!(view.targets[0].sizes_in_bytes(), (None, None), "it is available nowhere");
+}
+
+#[test]
+fn registered_target_is_missing_until_agents_have_it_and_has_its_id() {
+    let registered = |id: u128, export: &str| {
+        let target = described(export).expect("described").target;
+        Arc::new(wire::Target { id: Uuid::from_u128(id).to_string(), ..wire::Target::clone(&target) })
+    };
+    let nodes =
+        vec![with(node("a", Some(10), false), &[target("nas:/b", NodeTargetState::Available)]), node("b", None, true)];
+    let all = [registered(1, "nas:/b"), registered(2, "nas:/new")];
+    let only_b = |export: &str| described(export).filter(|_| export == "nas:/b");
+    let view = FleetView::new(nodes, ALL, &all, only_b);
+    let new = view.target(Uuid::from_u128(2)).expect("registered");
+    let expected = NodeCounts { expected: 2, missing: 1, unknown: 1, ..NodeCounts::default() };
+    assert_eq!((new.counts, new.status, new.sizes()), (expected, Status::Offline, (None, None)));
+    let known = view.target(Uuid::from_u128(1)).expect("registered");
+    assert_eq!((known.counts.available, view.target(id("nas:/b")).map(|found| found.id)), (1, Some(known.id)));
+    assert_eq!(view.targets.len(), 2);
 }
