@@ -18,7 +18,7 @@ use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use axum::extract::rejection::PathRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -158,7 +158,7 @@ struct NodesParameters {
     #[param(value_type = Option<String>)]
     state: Option<String>,
     /// Largest number of nodes.
-    #[param(value_type = Option<u32>, minimum = 1)]
+    #[param(value_type = Option<usize>, minimum = 1)]
     limit: Option<String>,
     /// Name of the last node of the page before.
     #[param(value_type = Option<String>)]
@@ -177,8 +177,9 @@ async fn nodes_of_target(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    Query(parameters): Query<NodesParameters>,
+    parameters: Result<Query<NodesParameters>, QueryRejection>,
 ) -> Result<Json<wire::TargetNodes>, Fault> {
+    let Query(parameters) = parameters.map_err(|rejection| Fault::bad_request(rejection.body_text()))?;
     if !caller.is_admin {
         return Err(Fault::new(StatusCode::FORBIDDEN, "the names of nodes need the admin role"));
     }

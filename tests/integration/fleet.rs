@@ -204,6 +204,7 @@ async fn aggregator_with_a_policy_and_pages() {
         ("GET", &*format!("/backup_targets/{id}/nodes?state=fine"), 400, "expected one of offline"),
         ("GET", &*format!("/backup_targets/{id}/nodes?marker=none"), 400, "marker"),
         ("GET", &*format!("/backup_targets/{id}/nodes?limit=-1"), 400, "limit"),
+        ("GET", &*format!("/backup_targets/{id}/nodes?limit=1&limit=2"), 400, "badRequest"),
     ] {
         let answer = fleet.request(method, path, None).await;
         assert!(answer.status == status && answer.body.contains(words), "{method} {path}: {answer:?}");
