@@ -154,7 +154,7 @@ impl EtcdClient {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let body = Bytes::from(body.to_string());
         let mut latest = EtcdError::Unreachable("no endpoint".to_owned());
-        let mut has_renewed_token = false;
+        let (mut has_renewed_token, mut has_reconnected) = (false, false);
         let candidates = self.candidates(kind)?;
         let mut next = candidates.iter().copied().peekable();
         while let Some(at) = next.peek().copied() {
@@ -200,6 +200,11 @@ impl EtcdClient {
                 // etcd decided: every endpoint would answer the same.
                 self.answered(at);
                 return Err(error);
+            }
+            // A proxy may have closed an idle connection just when the request was sent.
+            if repeat == Repeat::Always && matches!(error, EtcdError::NoAnswer(_)) && !has_reconnected {
+                has_reconnected = true;
+                continue;
             }
             self.failed(at, &error);
             if repeat == Repeat::IfNotMade && error.is_uncertain() || Instant::now() >= deadline {

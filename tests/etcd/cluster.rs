@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use secrecy::SecretString;
@@ -141,8 +142,12 @@ impl EtcdCluster {
     }
 
     pub fn signal(&self, member: usize, signal: Signal) {
-        let pid = i32::try_from(self.members[member].id()).expect("a process id");
-        kill(Pid::from_raw(pid), signal).expect("signalled");
+        let pid = Pid::from_raw(i32::try_from(self.members[member].id()).expect("a process id"));
+        kill(pid, signal).expect("signalled");
+        if signal == Signal::SIGSTOP {
+            // Until all of its threads have stopped, the member may answer.
+            waitid(Id::Pid(pid), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT).expect("stopped");
+        }
     }
 
     /// Kills a member if it runs, and starts it again.
