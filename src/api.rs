@@ -138,8 +138,8 @@ fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth, has_ui: bool) ->
         .with_state(Arc::new(ApiState::new(agent, node_facts, description)))
 }
 
-/// Returns the routes that change the registry and those that show target types, for another role of this program. They need
-/// an agent that shares the registry.
+/// Returns the routes that change the registry and those that show target types, for another role of this program. They
+/// need an agent that shares the registry.
 #[must_use]
 pub fn registry_routes(agent: Agent, node_facts: ReadNodeFacts) -> OpenApiRouter {
     let changes = OpenApiRouter::new()

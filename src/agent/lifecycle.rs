@@ -70,8 +70,8 @@ impl Agent {
         Self { reconciler: Reconciler::start(shared.clone()), shared }
     }
 
-    /// Starts an agent that only reads and changes the registry. It mounts and probes nothing, so the status of its targets
-    /// is not known. A target that it deletes is unmounted by the agents that share the registry.
+    /// Starts an agent that only reads and changes the registry. It mounts and probes nothing, so the status of its
+    /// targets is not known. A target that it deletes is unmounted by the agents that share the registry.
     #[must_use]
     pub fn without_probes(registry: Registry, host: Arc<Host>, settings: AgentSettings) -> Self {
         let mut shared = Shared::new(registry, host, settings, mpsc::channel(1).0);

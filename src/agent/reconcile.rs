@@ -28,7 +28,8 @@ struct Reconciled {
 }
 
 impl Reconciler {
-    /// Starts a task for every target, unless targets have none, and a task that follows the registry until the agent is dropped.
+    /// Starts a task for every target, unless the agent probes nothing, and a task that follows the registry until the
+    /// agent is dropped.
     pub(super) fn start(shared: Arc<Shared>) -> Arc<Self> {
         let mut snapshots = shared.registry.watch();
         let first = snapshots.borrow_and_update().clone();

@@ -1,8 +1,7 @@
 //! `targetwatch aggregate`: runs an aggregator, which polls the agents of many nodes.
 //!
-//! It mounts nothing and accesses no storage. If its configuration names a registry that all nodes share, it also changes this
-//! registry. Start-up, reload and shutdown are those of the agent
-//! ([`super::serve`]).
+//! It mounts nothing and accesses no storage. If its configuration names a registry that all nodes share, it also
+//! changes this registry. Start-up, reload and shutdown are those of the agent ([`super::serve`]).
 
 use std::path::Path;
 use std::process::ExitCode;

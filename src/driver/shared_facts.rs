@@ -12,8 +12,8 @@
 //! | does not hold it | none, or too old | wait, at most [`WAIT_MAX`], and then find |
 //! | has no connection to the fleet | none, or too old | find |
 //!
-//! Nodes that lose the connection together would find a fact together when it gets too old. So each begins at a random time
-//! in the second half of its age limit.
+//! Nodes that lose the connection together would all find a fact at the moment when it gets too old. So each begins at a
+//! random time in the second half of its age limit.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -105,9 +105,9 @@ pub struct FactQuestion<'a> {
 /// Number of targets by how their drivers get a fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FactCount {
-    /// Targets of which this node finds it for all nodes.
+    /// Number of targets for which this node finds the fact for all nodes.
     pub held: u64,
-    /// Targets of which it uses the fact of another node.
+    /// Number of targets for which it uses the fact of another node.
     pub used: u64,
     /// Age of the oldest fact of another node that is used.
     pub oldest: Option<Duration>,

@@ -294,7 +294,7 @@ async fn no_such_route(uri: Uri) -> Fault {
 
 async fn no_such_method(method: Method, uri: Uri) -> Fault {
     let message = format!(
-        "{method} is not a method of {} on an aggregator without a shared registry: send changes to the agents",
+        "{method} is not a method of {} on this aggregator. Without a shared registry, send changes to the agents",
         uri.path()
     );
     Fault::new(StatusCode::METHOD_NOT_ALLOWED, message)

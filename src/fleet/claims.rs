@@ -11,8 +11,8 @@
 //! the keys is one transaction that only reads, three times in a time to live. A node that needs no facts sends
 //! nothing.
 //!
-//! Without an answer of etcd, a holder continues. The other nodes use the facts that they have, and each finds its own at
-//! a random time before these are too old. A node that has just started and never had an answer does so at once.
+//! Without an answer of etcd, a holder continues. The other nodes use the facts that they have, and each finds its own
+//! at a random time before these are too old. A node that has just started and never had an answer does so at once.
 
 mod claim;
 

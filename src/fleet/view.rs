@@ -153,9 +153,10 @@ impl NodeCounts {
 /// A target of the fleet.
 #[derive(Debug)]
 pub struct FleetTarget {
-    /// Id in the registry that all nodes share. Without one, an id that depends on the export alone, so that every aggregator
-    /// gives the same one.
+    /// Id in the registry that all nodes share. Without one, `id_by_export`.
     pub id: Uuid,
+    /// Id that depends on the export alone, so that every aggregator gives the same one.
+    id_by_export: Uuid,
     /// The target as one of the agents describes it.
     pub described: Arc<wire::Target>,
     /// Whether the node of the description finds the target available.
@@ -251,7 +252,8 @@ pub struct FleetView {
 }
 
 impl FleetView {
-    /// Combines the answers. `registered` are the targets of the registry that all nodes share. `described` returns the description of an export.
+    /// Combines the answers. `registered` are the targets of the registry that all nodes share. `described` returns the
+    /// description of an export.
     pub(super) fn new(
         nodes: Vec<NodeSnapshot>,
         policy: Policy,
@@ -281,8 +283,9 @@ impl FleetView {
             let registered = registered.get(&*export);
             let described =
                 described(&export).or_else(|| registered.map(|target| Described::registered((*target).clone())))?;
-            let id = registered.and_then(|target| target.id.parse().ok()).unwrap_or_else(|| id(&export));
-            Some(FleetTarget::new(id, described, present, without, &nodes, policy))
+            let id_by_export = id_by_export(&export);
+            let id = registered.and_then(|target| target.id.parse().ok()).unwrap_or(id_by_export);
+            Some(FleetTarget { id, ..FleetTarget::new(id_by_export, described, present, without, &nodes, policy) })
         });
         let mut targets: Vec<FleetTarget> = targets.collect();
         targets.sort_by_cached_key(|target| (target.described.created_at.clone(), target.id));
@@ -302,16 +305,12 @@ impl FleetView {
         }
     }
 
-    /// Returns the target with this id: that of the fleet, the one that depends on the export alone, or one that an agent gave
-    /// it.
+    /// Returns the target with this id: that of the registry, the one that depends on the export alone, or one that an
+    /// agent gave it.
     #[must_use]
     pub fn target(&self, id: Uuid) -> Option<&FleetTarget> {
-        let by_fleet = self.targets.iter().find(|target| target.id == id);
+        let by_fleet = self.targets.iter().find(|target| target.id == id || target.id_by_export == id);
         by_fleet.or_else(|| {
-            let by_export = self.targets.iter().find(|target| self::id(&target.described.filesystem_export) == id);
-            if by_export.is_some() {
-                return by_export;
-            }
             let mut known = self.nodes.iter().flat_map(|node| node.targets.iter());
             let export = &known.find(|target| target.id == id)?.export;
             self.targets.iter().find(|target| target.described.filesystem_export == **export)
@@ -363,7 +362,7 @@ struct Without {
 impl FleetTarget {
     /// A target that is `present` on some of the nodes.
     fn new(
-        id: Uuid,
+        id_by_export: Uuid,
         described: Described,
         present: Vec<OnNode>,
         without: Without,
@@ -399,7 +398,8 @@ impl FleetTarget {
         let is_available_on_answering =
             (answering > 0).then(|| policy.available_when.is_met(counts.available, answering));
         Self {
-            id,
+            id: id_by_export,
+            id_by_export,
             described,
             is_described_where_available,
             sizes,
@@ -473,8 +473,8 @@ fn state(node: &NodeSnapshot, target: Option<&NodeTarget>) -> NodeState {
     }
 }
 
-/// Id of a target in the fleet: a UUID of version 8 (RFC 9562 §5.8) from the SHA-256 of its export.
-fn id(export: &str) -> Uuid {
+/// Id of a target that depends on its export alone: a UUID of version 8 (RFC 9562 §5.8) from the SHA-256 of its export.
+fn id_by_export(export: &str) -> Uuid {
     let digest = Sha256::digest(export.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);

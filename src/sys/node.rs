@@ -146,9 +146,9 @@ pub struct NodeFacts {
 pub struct SharedFactCount {
     /// Name of the fact.
     pub fact: &'static str,
-    /// Targets of which this node finds it for all nodes.
+    /// Number of targets for which this node finds the fact for all nodes.
     pub held: u64,
-    /// Targets of which this node uses the fact of another node.
+    /// Number of targets for which this node uses the fact of another node.
     pub used: u64,
     /// Age of the oldest fact of another node that is used.
     pub oldest: Option<Duration>,

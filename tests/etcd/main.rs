@@ -1,5 +1,5 @@
-//! Tests of the client of etcd, of the shared registry, and of agents that share a registry and facts, with real members
-//! of etcd on loopback.
+//! Tests of the client of etcd, of the shared registry, and of agents that share a registry and facts, with real
+//! members of etcd on loopback.
 //!
 //! Each test starts its own members and ends them. A member is stopped with signals, like one on a host that hangs.
 

@@ -110,13 +110,13 @@ static WRITES: Family = Family::counter("targetwatch_registry_writes", &["result
 static CLAIMS: Family = Family::gauge(
     "targetwatch_fleet_claims",
     &["fact"],
-    "Targets of which this node finds a fact for all nodes. Absent without a registry that all nodes share.",
+    "Number of targets for which this node finds the fact for all nodes. Absent without a registry that all nodes share.",
 );
 
 static SHARED_FACTS: Family = Family::gauge(
     "targetwatch_fleet_shared_facts",
     &["fact"],
-    "Targets of which this node uses a fact of another node. Absent without a registry that all nodes share.",
+    "Number of targets for which this node uses the fact of another node. Absent without a registry that all nodes share.",
 );
 
 static SHARED_FACT_AGE: Family = Family::gauge(

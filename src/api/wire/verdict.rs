@@ -2,8 +2,8 @@
 //! it.
 //!
 //! A report changes at each probe. This one has no times of probes, and the used space is rounded. So a client that
-//! sends `If-None-Match` gets a 304 until a status, a reason, a message or a size changes. Numbers in a message do not
-//! count: those of a slow server change at each probe.
+//! sends `If-None-Match` gets a 304 until a status, a reason, a message or a size changes. Measurements in a message do
+//! not count: those of a slow server change at each probe.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,7 +16,8 @@ use crate::model::Caller;
 use crate::model::capacity::format_bytes;
 
 /// Units of measurements in messages. One of them can follow another when a value grows.
-const UNITS: [&str; 13] = ["ns", "us", "ms", "s", "min", "h", "d", "B", "bytes", "KB", "MB", "GB", "TB"];
+const UNITS: [&str; 17] =
+    ["ns", "us", "ms", "s", "min", "h", "d", "B", "bytes", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"];
 
 /// Used space is rounded to this part of the size.
 const STEPS: u64 = 1000;
@@ -71,24 +72,35 @@ impl TargetVerdict {
     }
 }
 
-/// Returns a message with a sign in the place of each number, with its unit.
+/// Returns a message with a sign in the place of each measurement: a number with a unit. Other numbers, such as those of
+/// addresses and error codes, stay.
 pub(in crate::api) fn without_measurements(message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     let mut rest = message;
     while let Some(start) = rest.find(|found: char| found.is_ascii_digit()) {
-        text.push_str(&rest[..start]);
-        text.push('#');
-        rest = rest[start..].trim_start_matches(|found: char| found.is_ascii_digit() || found == '.' || found == ',');
-        rest = without_unit(rest);
+        let is_number = |found: char| found.is_ascii_digit() || found == '.' || found == ',';
+        let length = rest[start..].find(|found| !is_number(found)).unwrap_or(rest.len() - start);
+        let (number, after) = rest.split_at(start + length);
+        rest = match after_unit(after) {
+            Some(after) => {
+                text.extend([&number[..start], "#"]);
+                after
+            }
+            None => {
+                text.push_str(number);
+                after
+            }
+        };
     }
     text + rest
 }
 
-/// Returns what follows a unit at the beginning of a text.
-fn without_unit(text: &str) -> &str {
-    let word = text.strip_prefix(' ').unwrap_or(text);
-    let end = word.find(|found: char| !found.is_ascii_alphabetic()).unwrap_or(word.len());
-    if UNITS.contains(&&word[..end]) { &word[end..] } else { text }
+/// Returns what follows the unit at the beginning of a text. `None` without a unit.
+fn after_unit(text: &str) -> Option<&str> {
+    let text = text.strip_prefix(' ').unwrap_or(text);
+    let end = text.find(|found: char| !found.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (word, after) = text.split_at(end);
+    text.strip_prefix('%').or_else(|| UNITS.contains(&word).then_some(after))
 }
 
 /// Rounds used space down.
@@ -113,10 +125,18 @@ mod tests {
         ] {
             assert_eq!(without_measurements(one), without_measurements(other));
         }
-        for (one, other) in [("it is slow", "it is late"), ("7 sources", "7 sinks"), ("2 s late", "2 s early")] {
+        for (one, other) in [
+            ("it is slow", "it is late"),
+            ("7 sources", "7 sinks"),
+            ("2 s late", "2 s early"),
+            ("192.0.2.1:/b is mounted there", "192.0.2.2:/b is mounted there"),
+            ("port 2049 is closed", "port 2050 is closed"),
+            ("error 5", "error 13"),
+        ] {
             assert_ne!(without_measurements(one), without_measurements(other));
         }
-        assert_eq!(without_measurements("é 7,5 é"), "é # é");
+        assert_eq!(without_measurements("é 7,5 s é"), "é # é");
+        assert_eq!(without_measurements("é 7,5 é"), "é 7,5 é");
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn id_depends_on_the_export_and_ids_of_agents_are_found() {
     let view = view(nodes, ALL);
     assert_eq!(view.targets.len(), 2);
     let found = view.target(on_a.id).expect("known to an agent");
-    assert_eq!((found.id, &*found.described.filesystem_export), (id("nas:/b"), "nas:/b"));
+    assert_eq!((found.id, &*found.described.filesystem_export), (id_by_export("nas:/b"), "nas:/b"));
     assert_eq!(view.target(found.id).map(|target| target.id), Some(found.id));
     assert!(view.target(Uuid::new_v4()).is_none());
     assert_eq!(found.id.get_version_num(), 8);
@@ -307,6 +307,9 @@ fn registered_target_is_missing_until_agents_have_it_and_has_its_id() {
     let expected = NodeCounts { expected: 2, missing: 1, unknown: 1, ..NodeCounts::default() };
     assert_eq!((new.counts, new.status, new.sizes()), (expected, Status::Offline, (None, None)));
     let known = view.target(Uuid::from_u128(1)).expect("registered");
-    assert_eq!((known.counts.available, view.target(id("nas:/b")).map(|found| found.id)), (1, Some(known.id)));
+    assert_eq!(
+        (known.counts.available, view.target(id_by_export("nas:/b")).map(|found| found.id)),
+        (1, Some(known.id))
+    );
     assert_eq!(view.targets.len(), 2);
 }

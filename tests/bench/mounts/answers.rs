@@ -13,8 +13,8 @@ use crate::table::{Sample, Table};
 /// Number of polls and scrapes, which alternate.
 const ROUNDS: usize = 100;
 
-/// Time from these requests to the measurement at rest. The agent drops lists after at most 20 s, returns memory every 10 s,
-/// and unmaps its program every 30 s.
+/// Time from these requests to the measurement at rest. The agent drops lists after at most 20 s, returns memory every
+/// 10 s, and unmaps its program every 30 s.
 const REST: Duration = Duration::from_secs(45);
 
 /// Goal: less resident memory than this, in bytes.
