@@ -10,6 +10,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -79,8 +80,12 @@ async fn run() -> anyhow::Result<()> {
         // Without a shared registry, the last node does not have one of the targets.
         let targets: &[&str] =
             if etcd.is_some() || number < NODES { &["backups", "archive", "broken"] } else { &["backups", "broken"] };
-        let registry = registry(etcd.as_ref(), &files);
-        let config = agent(number, &registry, &files, address, nfs.port(), targets);
+        let mut registry = registry(etcd.as_ref(), &files);
+        if etcd.is_some() {
+            // All agents of one host would have the same name.
+            write!(registry, "[fleet]\nnode = \"node-{number}\"\n")?;
+        }
+        let config = agent(&registry, &files, address, nfs.port(), targets);
         std::fs::write(files.join("config.toml"), config)?;
         processes.push(start("serve", &files.join("config.toml"))?);
         nodes.push(address);
@@ -178,14 +183,7 @@ fn registry(etcd: Option<&Etcd>, directory: &Path) -> String {
 }
 
 /// The configuration of an agent.
-fn agent(
-    number: usize,
-    registry: &str,
-    directory: &Path,
-    address: SocketAddr,
-    nfs_port: u16,
-    targets: &[&str],
-) -> String {
+fn agent(registry: &str, directory: &Path, address: SocketAddr, nfs_port: u16, targets: &[&str]) -> String {
     let directory = directory.display();
     let targets = targets.iter().map(|name| {
         format!("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"127.0.0.1:/{name}\"\nbtt_name = \"{name}\"\n")
@@ -195,8 +193,6 @@ fn agent(
         {registry}
         [api]
         listen = ["{address}"]
-        [fleet]
-        node = "node-{number}"
         [mounts]
         root = "{directory}/mounts"
         mode = "none"
