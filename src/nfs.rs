@@ -27,5 +27,6 @@ pub use canary::CanaryFailure;
 pub use error::NfsError;
 pub use ping::ping;
 pub use status::NfsStatus;
+pub use transport::{Records, connect};
 pub use volume::Volume;
 pub use volume_address::VolumeAddress;

@@ -11,7 +11,7 @@ use super::checked::Checked;
 use super::exported::wire_failure;
 use super::storage_failure::storage_failure;
 use crate::model::{BlockCounts, Capacity, TargetId};
-use crate::nfs::Volume;
+use crate::nfs::{Records, Volume};
 use crate::sys::{Lane, Request, Response, WorkerPool};
 
 /// Measures a mounted export, in a probe worker.
@@ -31,9 +31,14 @@ pub async fn capacity_of_mount(
     }
 }
 
-/// Measures an export over the wire.
-pub async fn capacity_of_volume(volume: &Volume, nearly_full_percent: f64, deadline: Duration) -> Checked<Capacity> {
-    match volume.counts(deadline).await {
+/// Measures an export over the wire, over this connection to its server if there is one.
+pub async fn capacity_of_volume(
+    volume: &Volume,
+    connection: Option<Records>,
+    nearly_full_percent: f64,
+    deadline: Duration,
+) -> Checked<Capacity> {
+    match volume.counts(connection, deadline).await {
         Ok(counts) => measured(&counts, nearly_full_percent),
         Err(error) => wire_failure(&error),
     }

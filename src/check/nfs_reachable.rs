@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::checked::Checked;
-use super::tcp_reachable::{Connected, tcp_connect};
+use super::tcp_reachable::{Connected, tcp_connect, tcp_connect_by};
 use crate::model::NfsOptions;
 use crate::model::nfs_options::NfsVersion;
-use crate::nfs;
+use crate::nfs::{self, Records};
 
 /// A server that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +28,31 @@ pub async fn nfs_reachable(address: &str, options: &NfsOptions, deadline: Durati
     answers_nfs(address, options.port(), options.version(), deadline).await
 }
 
+/// The same from a source port that exports accept. Also returns the connection, for more calls.
+pub async fn nfs_reachable_over_the_wire(
+    address: &str,
+    options: &NfsOptions,
+    deadline: Duration,
+) -> Checked<(NfsServer, Records)> {
+    let end = Instant::now() + deadline;
+    let connecting = tcp_connect_by(nfs::connect, address, options.port(), deadline).await;
+    pinged(connecting, options.port(), options.version(), end).await
+}
+
 /// Checks a server on a port, with a version.
 pub async fn answers_nfs(address: &str, port: u16, version: NfsVersion, deadline: Duration) -> Checked<NfsServer> {
     let end = Instant::now() + deadline;
     let connecting = tcp_connect(address, port, deadline).await;
+    pinged(connecting, port, version, end).await.map(|(server, _)| server)
+}
+
+/// Verifies that a connected server answers NFS.
+async fn pinged(
+    connecting: Checked<Connected>,
+    port: u16,
+    version: NfsVersion,
+    end: Instant,
+) -> Checked<(NfsServer, Records)> {
     let warnings = connecting.findings().to_vec();
     let Connected { stream, addresses } = match connecting.into_fact() {
         Ok(connected) => connected,
@@ -44,7 +65,7 @@ pub async fn answers_nfs(address: &str, port: u16, version: NfsVersion, deadline
     };
     let left = end.saturating_duration_since(Instant::now());
     match nfs::ping(stream, version, left).await {
-        Ok(()) => Checked::passed(NfsServer { address: peer.ip(), addresses })
+        Ok(connection) => Checked::passed((NfsServer { address: peer.ip(), addresses }, connection))
             .detail(format!("{peer} answers NFS"))
             .with_warnings(warnings),
         Err(error) if error.is_timeout() => Checked::timed_out(error.finding()),

@@ -36,6 +36,16 @@ pub struct Connected {
 /// [`Reason::NameLookupTimedOut`], [`Reason::ConnectionRefused`], [`Reason::ConnectTimedOut`],
 /// [`Reason::HostUnreachable`], and [`Reason::AgentError`] when this host has no socket left.
 pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checked<Connected> {
+    tcp_connect_by(TcpStream::connect, address, port, deadline).await
+}
+
+/// The same with another way to connect a socket to an address, which a caller may drop at any time.
+pub(super) async fn tcp_connect_by<C: Future<Output = io::Result<TcpStream>>>(
+    connect: impl Fn(SocketAddr) -> C,
+    address: &str,
+    port: u16,
+    deadline: Duration,
+) -> Checked<Connected> {
     let ends = Instant::now() + deadline;
     let mut addresses = match STORAGE.resolve(address, ends).await {
         Ok(addresses) => addresses,
@@ -43,11 +53,12 @@ pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checke
         Err(ResolveError::NotFound(why)) => return Checked::failed(not_resolved(address, &why)),
     };
     addresses.iter_mut().for_each(|address| address.set_port(port));
-    connect_any(address, port, &addresses, deadline, ends).await
+    connect_any(connect, address, port, &addresses, deadline, ends).await
 }
 
 /// Connects to one of the addresses of `name`.
-async fn connect_any(
+async fn connect_any<C: Future<Output = io::Result<TcpStream>>>(
+    connect: impl Fn(SocketAddr) -> C,
     name: &str,
     port: u16,
     addresses: &[SocketAddr],
@@ -60,7 +71,7 @@ async fn connect_any(
     for (position, socket_address) in tried.iter().enumerate() {
         let left = ends.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(tried.len() - position).unwrap_or(1);
-        match timeout(share, TcpStream::connect(socket_address)).await {
+        match timeout(share, connect(*socket_address)).await {
             Ok(Ok(stream)) => {
                 let warning = (!silent.is_empty()).then(|| silent_addresses(name, &silent, *socket_address));
                 let addresses = addresses.iter().map(SocketAddr::ip).collect();
@@ -238,7 +249,7 @@ mod tests {
 
     async fn connect_to(addresses: [&str; 2], port: u16) -> Checked<Connected> {
         let addresses = addresses.map(|address| SocketAddr::new(address.parse().expect("an address"), port));
-        connect_any("nas", port, &addresses, DEADLINE, Instant::now() + DEADLINE).await
+        connect_any(TcpStream::connect, "nas", port, &addresses, DEADLINE, Instant::now() + DEADLINE).await
     }
 
     #[tokio::test]

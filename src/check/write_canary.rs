@@ -78,7 +78,7 @@ pub async fn write_canary_over_the_wire(
                 })),
                 Reason::StorageFull => {
                     let used_up = volume
-                        .counts(deadline)
+                        .counts(None, deadline)
                         .await
                         .ok()
                         .filter(|counts| counts.inodes > 0 && counts.inodes_free == 0);

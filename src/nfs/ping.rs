@@ -18,19 +18,20 @@ const CALL: &str = "NULL";
 /// Number of the procedure in every version (RFC 1813 §3.3.0, RFC 7530 §16.1).
 const NULL_PROCEDURE: u32 = 0;
 
-/// Calls NULL over a new connection and waits for the answer.
+/// Calls NULL over a new connection and waits for the answer. Returns the connection, which can be used for more calls.
 ///
 /// # Errors
 /// [`NfsError`] when no answer comes within `deadline`, or the server does not provide this version. If the version
 /// is negotiated, every version that Linux mounts is accepted.
-pub async fn ping(stream: TcpStream, version: NfsVersion, deadline: Duration) -> Result<(), NfsError> {
+pub async fn ping(stream: TcpStream, version: NfsVersion, deadline: Duration) -> Result<Records, NfsError> {
     let requested = version.rpc_version();
-    let mut client = RpcClient::new(Records::new(stream));
+    let mut records = Records::new(stream);
+    let mut client = RpcClient::new(&mut records);
     let call = client.call::<Void, Void>(nfs3::PROGRAM, requested, NULL_PROCEDURE, &Void);
     match tokio::time::timeout(deadline, call).await {
         Err(_) => Err(NfsError::TimedOut { service: SERVICE, call: CALL, after: deadline }),
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(RpcError::ProgMismatch { high: 3, .. })) if version == NfsVersion::Negotiated => Ok(()),
+        Ok(Ok(_)) => Ok(records),
+        Ok(Err(RpcError::ProgMismatch { high: 3, .. })) if version == NfsVersion::Negotiated => Ok(records),
         Ok(Err(error)) => Err(NfsError::call(SERVICE, CALL, requested, error)),
     }
 }

@@ -36,7 +36,8 @@ const LAST_FRAGMENT: u32 = 0x8000_0000;
 const FRAGMENTS_MAX: usize = 64;
 
 /// Connection that reads records of a bounded length.
-pub(super) struct Records {
+#[derive(Debug)]
+pub struct Records {
     stream: TcpStream,
     /// A received record. The decoder has consumed only its length.
     received: Option<Vec<u8>>,
@@ -45,6 +46,27 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, received: None }
+    }
+}
+
+/// For a client of one call, which leaves the connection to another client.
+impl AsyncRead for &mut Records {
+    async fn async_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (**self).async_read(buf).await
+    }
+
+    async fn async_read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        (**self).async_read_exact(buf).await
+    }
+}
+
+impl AsyncWrite for &mut Records {
+    async fn async_write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (**self).async_write(buf).await
+    }
+
+    async fn async_write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+        (**self).async_write_all(buf).await
     }
 }
 
@@ -131,7 +153,7 @@ fn invalid(detail: &'static str) -> io::Error {
 ///
 /// # Errors
 /// Of connect(2).
-pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let any = match address.ip() {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

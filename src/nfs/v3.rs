@@ -46,7 +46,7 @@ impl VolumeV3 {
         };
         let root = mount_root(SocketAddr::new(address.server, mount_port), &address.path, calls).await?;
         let volume = Self { nfs: SocketAddr::new(address.server, address.nfs_port), path: address.path.clone(), root };
-        let mut client = volume.client(calls).await?;
+        let mut client = client(calls.connect(NFS, volume.nfs).await?);
         let arguments = FSINFO3args { fsroot: volume.root.clone() };
         match calls.call(NFS, "FSINFO", 3, client.fsinfo(&arguments)).await? {
             Nfs3Result::Ok(_) => Ok(volume),
@@ -56,9 +56,24 @@ impl VolumeV3 {
         }
     }
 
-    /// Measures the volume (FSSTAT).
-    pub(super) async fn counts(&self, calls: &BoundedCalls) -> Result<BlockCounts, NfsError> {
-        let mut client = self.client(calls).await?;
+    /// Measures the volume (FSSTAT), over this connection if there is one. If the server has closed that connection, a
+    /// new one is opened, as NFS clients do.
+    pub(super) async fn counts(
+        &self,
+        connection: Option<Records>,
+        calls: &BoundedCalls,
+    ) -> Result<BlockCounts, NfsError> {
+        if let Some(connection) = connection {
+            match self.counts_over(connection, calls).await {
+                Err(NfsError::Broken { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+        self.counts_over(calls.connect(NFS, self.nfs).await?, calls).await
+    }
+
+    async fn counts_over(&self, connection: Records, calls: &BoundedCalls) -> Result<BlockCounts, NfsError> {
+        let mut client = client(connection);
         let arguments = FSSTAT3args { fsroot: self.root.clone() };
         match calls.call(NFS, "FSSTAT", 3, client.fsstat(&arguments)).await? {
             // A server may still report the counts of a removed directory.
@@ -86,11 +101,10 @@ impl VolumeV3 {
         let (server, path, root) = (self.nfs, self.path.clone(), self.root.data.as_ref().to_vec());
         FilesV3 { server, path, root, credential: credential(uid, gid), rpc: None }
     }
+}
 
-    async fn client(&self, calls: &BoundedCalls) -> Result<Nfs3Client<Records>, NfsError> {
-        let stream = calls.connect(NFS, self.nfs).await?;
-        Ok(Nfs3Client::new_with_auth(stream, root_credential(), opaque_auth::default()))
-    }
+fn client(connection: Records) -> Nfs3Client<Records> {
+    Nfs3Client::new_with_auth(connection, root_credential(), opaque_auth::default())
 }
 
 async fn ask_port_mapper(server: IpAddr, calls: &BoundedCalls) -> Result<u16, NfsError> {

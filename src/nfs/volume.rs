@@ -9,6 +9,7 @@ use super::calls::BoundedCalls;
 use super::canary::{self, CanaryFailure};
 use super::error::NfsError;
 use super::status::NfsStatus;
+use super::transport::Records;
 use super::v3::VolumeV3;
 use super::v4::VolumeV4;
 use super::volume_address::VolumeAddress;
@@ -92,16 +93,16 @@ impl Volume {
         }
     }
 
-    /// Measures the volume.
+    /// Measures the volume, over this connection to its server if there is one. Version 4 uses a new one.
     ///
     /// # Errors
     /// [`NfsError`] when this did not succeed within `deadline`. Its reason is [`Reason::StaleHandle`] when the volume
     /// must be opened again.
-    pub async fn counts(&self, deadline: Duration) -> Result<BlockCounts, NfsError> {
+    pub async fn counts(&self, connection: Option<Records>, deadline: Duration) -> Result<BlockCounts, NfsError> {
         let (access, calls) = (self.access.clone(), BoundedCalls::start(deadline));
         to_the_end(async move {
             match access {
-                Access::V3(volume) => volume.counts(&calls).await,
+                Access::V3(volume) => volume.counts(connection, &calls).await,
                 Access::V4(volume) => volume.counts(&calls).await,
             }
         })

@@ -112,6 +112,14 @@ async fn nfs_offline_after_two_timeouts() {
 }
 
 #[tokio::test]
+async fn nfs_available_when_server_closes_the_connection_after_null() {
+    let (server, workspace) = nfs().await;
+    server.set_behaviour(Behaviour::CloseAfterNull);
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
+    assert_healthy(&daemon.check(&id).await);
+}
+
+#[tokio::test]
 async fn never_available_target_stays_offline_after_a_timeout() {
     let (server, workspace) = nfs().await;
     workspace.configure(SHORT_DEADLINE);

@@ -50,6 +50,8 @@ pub enum Behaviour {
     Garbage,
     /// Closes new connections at once, and existing ones at their next call.
     CloseAtOnce,
+    /// Closes a connection after it has answered NULL.
+    CloseAfterNull,
     /// Mounts, and answers `NFS3ERR_STALE` to every handle, also to new ones.
     StaleHandle,
     /// Refuses to change anything (`NFS3ERR_ROFS`).
@@ -141,7 +143,13 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
                 Ok(())
             }
             answer::Answer::Close => return,
-            answer::Answer::Record(reply) => record::write(&mut stream, &reply).await,
+            answer::Answer::Record(reply) => {
+                let sent = record::write(&mut stream, &reply).await;
+                if behaviour() == Behaviour::CloseAfterNull && answer::is_null(&call) {
+                    return;
+                }
+                sent
+            }
             answer::Answer::Part { announced, sent, then_close } => {
                 let sent = record::write_part(&mut stream, announced, &sent).await;
                 if then_close {

@@ -7,7 +7,7 @@ use super::granted_export::GrantedExport;
 use super::nfs_driver::{MountLocation, NfsDriver};
 use crate::check::exported::{exported, exported_earlier};
 use crate::check::mount_capacity::capacity_of_volume;
-use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::nfs_reachable::nfs_reachable_over_the_wire;
 use crate::check::write_canary::write_canary_over_the_wire;
 use crate::check::{CheckLog, Checked};
 use crate::driver::driver_trait::{Depth, Probe};
@@ -25,8 +25,10 @@ impl NfsDriver {
         let is_read_only = options.is_read_only();
         let mut log = CheckLog::new(PLAN, probe.slow_after);
         let mut capacity = None;
-        let reachable = nfs_reachable(location.mapped_export.address(), options, probe.deadline);
-        if let Some(server) = log.run(CheckName::Reachable, reachable).await {
+        let reachable = nfs_reachable_over_the_wire(location.mapped_export.address(), options, probe.deadline);
+        if let Some((server, connection)) = log.run(CheckName::Reachable, reachable).await {
+            // A server must serve one connection for a probe, and not one for each call.
+            let mut connection = Some(connection);
             let address = VolumeAddress::new(server.address, self.export.path(), options);
             let granted = self.granted.take();
             let mut reusable = granted.filter(|granted| granted.is_usable_at(&address));
@@ -45,7 +47,8 @@ impl NfsDriver {
                 if volume.is_on_root_file_system() == Some(false) {
                     self.separate = Some(address.clone());
                 }
-                let measuring = capacity_of_volume(&volume, probe.nearly_full_percent, probe.deadline);
+                let measuring =
+                    capacity_of_volume(&volume, connection.take(), probe.nearly_full_percent, probe.deadline);
                 capacity = log.run(CheckName::Capacity, measuring).await;
                 let since = reusable.take().map_or_else(Instant::now, |granted| granted.since);
                 if capacity.is_some() {

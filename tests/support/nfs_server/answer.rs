@@ -69,6 +69,14 @@ pub fn to(record: &[u8], behaviour: &Behaviour, files: &Mutex<Files>) -> Answer 
     }
 }
 
+/// Whether the call in `record` is of the procedure NULL.
+pub fn is_null(record: &[u8]) -> bool {
+    matches!(
+        rpc_msg::unpack(&mut Cursor::new(record)),
+        Ok((rpc_msg { body: msg_body::CALL(call_body { proc: 0, .. }), .. }, _))
+    )
+}
+
 /// The reply to a call, or `None` if it cannot be encoded.
 fn reply(
     xid: u32,
