@@ -8,6 +8,7 @@
 
 mod client;
 mod error;
+mod fleet_size;
 mod gateway;
 mod guard;
 mod key_value;
@@ -20,6 +21,8 @@ mod transaction;
 
 pub use client::{EtcdClient, EtcdSettings};
 pub use error::EtcdError;
+pub use fleet_size::FleetSize;
+pub(crate) use fleet_size::shortest_interval;
 pub use key_value::{AnswerHeader, EtcdRevision, KeyRange, KeyValue, LeaseId, RangeAnswer, RangeRequest};
 pub use member_status::MemberStatus;
 pub use store::{GrantedLease, KeyValueStore};

@@ -47,4 +47,4 @@ pub use rules::Refusal;
 pub use shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
 pub use snapshot::{Difference, RegisteredTarget, Revision, Snapshot, Write};
 pub use sqlite::{accept_loss, backup, inspect, lock_path, own_mount, read_copy, restore};
-pub use store::{CommitError, SharedChangeError, StorageError, Store};
+pub use store::{CommitError, CopyStore, SharedChangeError, StorageError, Store};

@@ -18,6 +18,7 @@ use super::serve::{
 use crate::agent::{Agent, ProcessRole};
 use crate::api::{self, Auth, CONNECTIONS_MAX, Listeners, wire};
 use crate::config::{self, Settings};
+use crate::etcd::FleetSize;
 use crate::fleet::{self, AllRegistered, Fleet, RegisteredTargets};
 use crate::model::Caller;
 use crate::registry::{self, Registry};
@@ -51,7 +52,9 @@ fn open(settings: &Settings) -> anyhow::Result<Option<Registry>> {
         shared.cache != Path::new(AGENT_CACHE),
         "[registry] cache: {AGENT_CACHE} is the copy of an agent, expected a file of the aggregator's own, such as {CACHE_EXAMPLE}"
     );
-    Ok(Some(registry::open_copy(shared, runtime::block_on(super::fleet::connect(shared))??)?))
+    let store = runtime::block_on(super::fleet::connect(shared))??;
+    // Aggregators are few, and not counted.
+    Ok(Some(registry::open_copy(shared, store, FleetSize::default())?))
 }
 
 /// Starts the agent that changes the registry.

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::agent::Agent;
 use crate::driver::{FactBoard, FactCount, FactKind};
-use crate::etcd::KeyValueStore;
+use crate::etcd::{FleetSize, KeyValueStore};
 use crate::fleet::claims::Claims;
 use crate::fleet::presence::{NodeIdentity, Presence, PresenceStatus};
 use crate::model::settings::SharedRegistrySettings;
@@ -20,6 +20,8 @@ pub struct FleetStore {
     pub prefix: String,
     /// Name of this node.
     pub node: String,
+    /// Number of nodes, which this node counts.
+    pub size: FleetSize,
 }
 
 impl FleetStore {
@@ -27,7 +29,7 @@ impl FleetStore {
     #[must_use]
     pub fn new(store: Arc<dyn KeyValueStore>, settings: &SharedRegistrySettings) -> Self {
         let node = settings.node.clone().or_else(node::fleet_node_id).unwrap_or_else(node::hostname);
-        Self { store, prefix: format!("/{}/v1/", settings.prefix), node }
+        Self { store, prefix: format!("/{}/v1/", settings.prefix), node, size: FleetSize::default() }
     }
 }
 
@@ -43,7 +45,7 @@ pub(super) struct FleetMember {
 impl FleetMember {
     /// Announces this node, and exchanges the facts of `board`. Does not wait for the store.
     pub(super) fn start(fleet: FleetStore, agent: &Agent, board: Arc<FactBoard>) -> Self {
-        let FleetStore { store, prefix, node } = fleet;
+        let FleetStore { store, prefix, node, size } = fleet;
         let identity = NodeIdentity {
             node: node.clone(),
             hostname: node::hostname(),
@@ -51,7 +53,8 @@ impl FleetMember {
             version: node::VERSION.to_owned(),
         };
         let agent = agent.clone();
-        let presence = Presence::start(store.clone(), &*prefix, identity, Box::new(move || agent.overdue_probe()));
+        let late_probe = Box::new(move || agent.overdue_probe());
+        let presence = Presence::start(store.clone(), &*prefix, identity, late_probe, size);
         let claims = Claims::start(store, prefix, &*node, presence.lease(), board.clone());
         Self { node, presence, board, _claims: claims }
     }

@@ -82,8 +82,10 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
         None => registry::open(&settings.registry_url)?,
         Some(shared) => {
             let store = runtime::block_on(super::fleet::connect_client(shared))??;
-            fleet = Some(FleetStore::new(store.clone(), shared));
-            registry::open_copy(shared, super::fleet::registry_in(store, shared))?
+            let member = FleetStore::new(store.clone(), shared);
+            let copy = registry::open_copy(shared, super::fleet::registry_in(store, shared), member.size.clone())?;
+            fleet = Some(member);
+            copy
         }
     };
     Ok(Prepared { settings, registry, fleet })

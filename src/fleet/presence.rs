@@ -10,7 +10,6 @@
 
 mod lease;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use crate::etcd::{Compare, EtcdError, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult};
+use crate::etcd::{
+    Compare, EtcdError, FleetSize, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult,
+};
 use crate::model::random_fraction;
 pub(super) use lease::backoff;
 use lease::{LeaseAction, LeaseState, NodeLease, TTL_MIN, spread_for, ttl_for};
@@ -28,8 +29,11 @@ use lease::{LeaseAction, LeaseState, NodeLease, TTL_MIN, spread_for, ttl_for};
 /// Longest wait for etcd when the agent stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Number of renewals between two looks at the size of the fleet.
+/// Number of renewals between two counts of the nodes.
 const RENEWALS_BETWEEN_COUNTS: u32 = 30;
+
+/// Number of renewals before the second count. In a fleet that starts together, the first one finds only a few nodes.
+const RENEWALS_BEFORE_COUNT: u32 = 3;
 
 /// This process, as the other nodes see it.
 #[derive(Debug, Clone)]
@@ -107,8 +111,7 @@ struct Shared {
     instance: Uuid,
     late_probe: LateProbe,
     lease: Mutex<NodeLease>,
-    /// Number of nodes when they were last counted.
-    nodes: AtomicU64,
+    fleet_size: FleetSize,
     status: watch::Sender<PresenceStatus>,
 }
 
@@ -119,13 +122,14 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Presence {
-    /// Starts to announce this node below the keys that begin with `prefix`.
+    /// Starts to announce this node below the keys that begin with `prefix`. Counts the nodes for `fleet_size`.
     #[must_use]
     pub fn start(
         store: Arc<dyn KeyValueStore>,
         prefix: impl Into<String>,
         identity: NodeIdentity,
         late_probe: LateProbe,
+        fleet_size: FleetSize,
     ) -> Self {
         let shared = Arc::new(Shared {
             store,
@@ -134,7 +138,7 @@ impl Presence {
             instance: Uuid::new_v4(),
             late_probe,
             lease: Mutex::new(NodeLease::new(Instant::now())),
-            nodes: AtomicU64::default(),
+            fleet_size,
             status: watch::Sender::new(PresenceStatus::Absent("the agent has just started".to_owned())),
         });
         let task = tokio::spawn(shared.clone().run());
@@ -184,7 +188,7 @@ impl HeldLease {
     /// Number of nodes when it was last counted, at least one.
     #[must_use]
     pub fn nodes(&self) -> u64 {
-        self.0.nodes.load(Ordering::Relaxed).max(1)
+        self.0.fleet_size.counted().unwrap_or(1)
     }
 }
 
@@ -221,7 +225,7 @@ impl Shared {
                 LeaseAction::Register(lease) => self.register_and_note(lease, &mut replaced).await,
                 LeaseAction::Renew(lease) => {
                     renewals += 1;
-                    if renewals % RENEWALS_BETWEEN_COUNTS == 0 && self.needs_longer_ttl().await {
+                    if renewals % RENEWALS_BETWEEN_COUNTS == RENEWALS_BEFORE_COUNT && self.needs_longer_ttl().await {
                         replaced = Some(lease);
                         self.lease().ended(Instant::now());
                         continue;
@@ -246,12 +250,16 @@ impl Shared {
         let answer = self.store.range(&RangeRequest { limit: Some(1), ..nodes }).await?;
         // Each node has two keys.
         let nodes = answer.total.div_ceil(2);
-        self.nodes.store(nodes, Ordering::Relaxed);
+        self.fleet_size.set(nodes);
         Ok(nodes)
     }
 
     async fn grant(&self) -> Result<(), EtcdError> {
-        let nodes = self.count().await?;
+        // After an outage of etcd, few keys are left to count, and each count costs etcd as much as the nodes are many.
+        let nodes = match self.fleet_size.counted() {
+            Some(nodes) => nodes,
+            None => self.count().await?,
+        };
         sleep(spread_for(nodes).mul_f64(random_fraction())).await;
         let asked = Instant::now();
         let granted = self.store.grant(ttl_for(nodes)).await?;

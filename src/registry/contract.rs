@@ -16,6 +16,7 @@ use super::replica::fake::FakeSharedRegistry;
 use super::rules::tests::properties::{change_of, operation};
 use super::sqlite::SqliteStore;
 use super::*;
+use crate::etcd::FleetSize;
 use crate::model::report::Finding;
 use crate::model::{
     CanaryLeftover, CanaryRecord, OwnMountId, Reason, Status, Target, TargetId, TargetType, Transition,
@@ -40,7 +41,8 @@ fn sqlite() -> Fixture {
 fn replica() -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = SqliteStore::open_copy(&directory.path().join("registry.db")).expect("created");
-    let store = ReplicaStore::new(copy, Arc::new(FakeSharedRegistry::new()), Duration::from_secs(20));
+    let shared = Arc::new(FakeSharedRegistry::new());
+    let store = ReplicaStore::new(copy, shared, Duration::from_secs(20), FleetSize::default());
     Fixture { store: Arc::new(store), _directory: Some(directory) }
 }
 

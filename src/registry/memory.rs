@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::limits::TRANSITIONS_MAX;
+use super::shared::CloudId;
 use super::snapshot::{Revision, Snapshot, Write};
-use super::store::{CommitError, StorageError, Store};
+use super::store::{CommitError, CopyStore, StorageError, Store};
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
 /// A store in memory.
@@ -19,9 +20,17 @@ pub struct MemoryStore {
     histories: Mutex<HashMap<TargetId, VecDeque<Transition>>>,
     canaries: Mutex<HashMap<TargetId, CanaryRecord>>,
     own_mounts: Mutex<HashMap<TargetId, OwnMountId>>,
+    /// Whether it is the copy of a shared registry, which is ordered by the times of creation.
+    is_copy: bool,
 }
 
 impl MemoryStore {
+    /// Returns an empty copy of a shared registry, which no node has joined yet.
+    #[must_use]
+    pub fn copy() -> Self {
+        Self { is_copy: true, ..Self::default() }
+    }
+
     fn histories(&self) -> MutexGuard<'_, HashMap<TargetId, VecDeque<Transition>>> {
         // After a panic, at worst some transitions are missing.
         self.histories.lock().unwrap_or_else(PoisonError::into_inner)
@@ -33,6 +42,17 @@ impl MemoryStore {
 
     fn mounts(&self) -> MutexGuard<'_, HashMap<TargetId, OwnMountId>> {
         self.own_mounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl CopyStore for MemoryStore {
+    fn cloud_id(&self) -> Option<CloudId> {
+        None
+    }
+
+    async fn put_cloud_id(&self, _: Option<CloudId>) -> Result<(), StorageError> {
+        Ok(())
     }
 }
 
@@ -49,7 +69,8 @@ impl Store for MemoryStore {
         self.snapshot.send_if_modified(|current| {
             if current.revision() == expected {
                 if !writes.is_empty() {
-                    *current = Arc::new(current.apply(&writes, expected.next()));
+                    let next = current.apply(&writes, expected.next());
+                    *current = Arc::new(if self.is_copy { next.ordered_by_creation() } else { next });
                 }
                 outcome = Ok(current.clone());
             }

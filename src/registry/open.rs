@@ -8,6 +8,7 @@ use super::handle::Registry;
 use super::replica::ReplicaStore;
 use super::shared::SharedRegistry;
 use super::sqlite::SqliteStore;
+use crate::etcd::FleetSize;
 use crate::model::RegistryUrl;
 use crate::model::settings::SharedRegistrySettings;
 
@@ -25,9 +26,13 @@ pub fn open(url: &RegistryUrl) -> Result<Registry, OpenError> {
 ///
 /// # Errors
 /// [`OpenError`]; what exists is left as it was.
-pub fn open_copy(settings: &SharedRegistrySettings, shared: Arc<dyn SharedRegistry>) -> Result<Registry, OpenError> {
+pub fn open_copy(
+    settings: &SharedRegistrySettings,
+    shared: Arc<dyn SharedRegistry>,
+    fleet_size: FleetSize,
+) -> Result<Registry, OpenError> {
     let copy = SqliteStore::open_copy(&settings.cache)?;
-    Ok(Registry::new(Arc::new(ReplicaStore::new(copy, shared, settings.interval))))
+    Ok(Registry::new(Arc::new(ReplicaStore::new(copy, shared, settings.interval, fleet_size))))
 }
 
 /// Returns the file of the registry at a URL, for the functions that maintain it, such as [`backup`](super::backup).

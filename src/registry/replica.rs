@@ -29,8 +29,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::membership::{Aliases, ReplicaStatus};
 use super::shared::{CloudId, SharedCommitError, SharedRegistry, SharedVersion, Unavailable};
 use super::snapshot::{Revision, Snapshot, Write};
-use super::sqlite::SqliteStore;
-use super::store::{CommitError, SharedChangeError, StorageError, Store};
+use super::store::{CommitError, CopyStore, SharedChangeError, StorageError, Store};
+use crate::etcd::FleetSize;
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition, random_fraction};
 
 /// Longest time between two comparisons while the shared registry is unavailable, unless the interval is longer.
@@ -56,9 +56,11 @@ pub struct ReplicaStore {
 }
 
 struct Replica {
-    copy: SqliteStore,
+    copy: Box<dyn CopyStore>,
     shared: Arc<dyn SharedRegistry>,
+    /// Time between two comparisons, unless so many nodes need a longer one.
     interval: Duration,
+    fleet_size: FleetSize,
     /// Held during a change or a comparison.
     state: Mutex<State>,
     status: watch::Sender<ReplicaStatus>,
@@ -105,16 +107,22 @@ enum CompareError {
 }
 
 impl ReplicaStore {
-    /// Returns the store with this copy, which [`Store::follow`] compares at this interval, more or less.
+    /// Returns the store with this copy, which [`Store::follow`] compares at this interval, more or less. In a large
+    /// fleet, the interval is longer.
     #[must_use]
-    pub fn new(copy: SqliteStore, shared: Arc<dyn SharedRegistry>, interval: Duration) -> Self {
+    pub fn new(
+        copy: impl CopyStore,
+        shared: Arc<dyn SharedRegistry>,
+        interval: Duration,
+        fleet_size: FleetSize,
+    ) -> Self {
         let cloud_id = copy.cloud_id();
         let is_joined = cloud_id.is_some();
         let problem = Some("not yet contacted".to_owned());
         let status = ReplicaStatus { is_joined, compared_at: None, problem, interval };
         let state = Mutex::new(State { cloud_id, version: None, compared_at: None, confirmed: None, unconfirmed: 0 });
         let (status, early) = (watch::Sender::new(status), Notify::new());
-        Self { replica: Arc::new(Replica { copy, shared, interval, state, status, early }) }
+        Self { replica: Arc::new(Replica { copy: Box::new(copy), shared, interval, fleet_size, state, status, early }) }
     }
 
     /// Compares the copy with the shared registry now. Returns whether that succeeded.
@@ -141,6 +149,11 @@ fn first_wait(interval: Duration) -> Duration {
 }
 
 impl Replica {
+    /// Time between two comparisons.
+    fn interval(&self) -> Duration {
+        self.interval.max(self.fleet_size.shortest_interval())
+    }
+
     async fn compare(&self) -> bool {
         let mut state = self.state.lock().await;
         let outcome = self.update(&mut state).await;
@@ -162,7 +175,7 @@ impl Replica {
             _ => {}
         }
         let is_well = problem.is_none();
-        let status = ReplicaStatus { is_joined, compared_at: state.compared_at, problem, interval: self.interval };
+        let status = ReplicaStatus { is_joined, compared_at: state.compared_at, problem, interval: self.interval() };
         self.status.send_replace(status);
         is_well
     }
@@ -179,7 +192,7 @@ impl Replica {
             state.cloud_id = Some(cloud_id);
         }
         if state.version.is_some() {
-            let is_quorum = state.needs_quorum(self.interval);
+            let is_quorum = state.needs_quorum(self.interval());
             // After a failure, and until one succeeds, comparisons need a quorum.
             let confirmed = state.confirmed.take();
             let found = if is_quorum { self.shared.latest_version().await? } else { self.shared.version().await? };
@@ -349,16 +362,16 @@ impl Store for ReplicaStore {
     }
 
     async fn follow(&self) {
-        let Replica { interval, early, .. } = &*self.replica;
+        let Replica { early, .. } = &*self.replica;
         let mut failures = 0;
         if self.replica.status.borrow().is_joined {
             // An error means that the deadline has passed.
-            let _ = timeout(first_wait(*interval), early.notified()).await;
+            let _ = timeout(first_wait(self.replica.interval()), early.notified()).await;
         }
         loop {
             failures = if self.compare().await { 0 } else { failures + 1 };
             // An error means that the deadline has passed.
-            let _ = timeout(wait_after(*interval, failures), early.notified()).await;
+            let _ = timeout(wait_after(self.replica.interval(), failures), early.notified()).await;
         }
     }
 

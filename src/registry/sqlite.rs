@@ -50,7 +50,7 @@ use super::error::OpenError;
 use super::membership::{Adoption, Aliases};
 use super::shared::CloudId;
 use super::snapshot::{Revision, Snapshot, Write};
-use super::store::{CommitError, StorageError, Store};
+use super::store::{CommitError, CopyStore, StorageError, Store};
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
 /// Most jobs that wait for the writer. Further callers wait until they can queue theirs.
@@ -144,20 +144,6 @@ impl SqliteStore {
             .map_err(cannot_start)?;
         let snapshot = Arc::new(watch::Sender::new(Arc::new(role.ordered(Snapshot::new(targets)))));
         Ok(Self { jobs, identity, record: Arc::new(record), snapshot, cloud_id, aliases, role })
-    }
-
-    /// Returns the id of the shared registry that the node had joined when the file was opened.
-    #[must_use]
-    pub fn cloud_id(&self) -> Option<CloudId> {
-        self.cloud_id
-    }
-
-    /// Stores the id of the shared registry that the node has joined. `None` for a single node.
-    ///
-    /// # Errors
-    /// [`StorageError`] when it could not be made durable.
-    pub async fn put_cloud_id(&self, cloud_id: Option<CloudId>) -> Result<(), StorageError> {
-        self.write_rows(move |connection| membership_rows::put(connection, cloud_id)).await
     }
 
     /// Makes the file the copy of a shared registry, as [`Adoption`] says. The snapshot does not change before the file
@@ -257,6 +243,17 @@ impl Writer {
         };
         write_ahead_log::close(self.connection, &self.identity);
         on_close
+    }
+}
+
+#[async_trait]
+impl CopyStore for SqliteStore {
+    fn cloud_id(&self) -> Option<CloudId> {
+        self.cloud_id
+    }
+
+    async fn put_cloud_id(&self, cloud_id: Option<CloudId>) -> Result<(), StorageError> {
+        self.write_rows(move |connection| membership_rows::put(connection, cloud_id)).await
     }
 }
 

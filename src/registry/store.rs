@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::membership::{Aliases, ReplicaStatus};
+use super::shared::CloudId;
 use super::snapshot::{Revision, Snapshot, Write};
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
@@ -158,4 +159,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Finishes the commits that began, and closes the store. Every later call fails.
     async fn close(&self) {}
+}
+
+/// A store that can be the copy of a shared registry.
+#[async_trait]
+pub trait CopyStore: Store {
+    /// Returns the id of the shared registry that the node had joined when the store was opened.
+    fn cloud_id(&self) -> Option<CloudId>;
+
+    /// Stores the id of the shared registry that the node has joined. `None` for a single node.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it could not be made durable.
+    async fn put_cloud_id(&self, cloud_id: Option<CloudId>) -> Result<(), StorageError>;
 }

@@ -101,7 +101,7 @@ pub struct SharedRegistryState {
     pub compared_at: Option<String>,
     /// Why it cannot be used now. `null` if it can.
     pub problem: Option<String>,
-    /// Time between two comparisons, in seconds.
+    /// Time between two comparisons, in seconds. In a large fleet it is longer than `[registry] compare_interval`.
     pub compare_interval_seconds: u64,
 }
 

@@ -3,6 +3,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::driver::{FactQuestion, Turn};
+use crate::etcd::FleetSize;
 use crate::etcd::simulation::{Link, RecordedWrite, SimulatedClient, SimulatedCluster};
 use crate::fleet::presence::{NodeIdentity, Presence};
 
@@ -45,7 +46,7 @@ impl SimulatedNode {
         let name = format!("n{number}");
         let [hostname, boot_id] = ["host", "boot"].map(|what| format!("{what}-{number}"));
         let identity = NodeIdentity { node: name.clone(), hostname, boot_id, version: "1".to_owned() };
-        let presence = Presence::start(self.client.clone(), "/t/", identity, Box::new(|| None));
+        let presence = Presence::start(self.client.clone(), "/t/", identity, Box::new(|| None), FleetSize::default());
         self.board = Arc::default();
         self.found_at = None;
         let claims = Claims::start(self.client.clone(), "/t/", name, presence.lease(), self.board.clone());
@@ -217,6 +218,7 @@ async fn node_that_needs_no_facts_sends_nothing() {
         "/t/",
         NodeIdentity { node: "a".into(), hostname: "a".into(), boot_id: "a".into(), version: "1".into() },
         Box::new(|| None),
+        FleetSize::default(),
     );
     sleep(Duration::from_secs(1)).await;
     let before = cluster.requests();

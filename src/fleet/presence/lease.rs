@@ -21,13 +21,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::etcd::LeaseId;
+use crate::etcd::{LeaseId, shortest_interval};
 
 /// Shortest time to live. etcd answers nothing for up to 40 s while it defragments.
 pub(crate) const TTL_MIN: Duration = Duration::from_secs(60);
 
-/// Renewals per second that all nodes together send at most. Each node sends three in a time to live.
-const RENEWALS_PER_SECOND_MAX: u32 = 250;
+/// Number of renewals in a time to live, so that two of them may fail.
+const RENEWALS_IN_TTL: u32 = 3;
 
 /// First and longest backoff.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -37,13 +37,12 @@ const JITTER: f64 = 0.2;
 
 /// Returns the time to live for a fleet of this size.
 pub(crate) fn ttl_for(nodes: u64) -> Duration {
-    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
-    TTL_MIN.max(Duration::from_secs(u64::from(nodes) * 3 / u64::from(RENEWALS_PER_SECOND_MAX)))
+    TTL_MIN.max(shortest_interval(nodes) * RENEWALS_IN_TTL)
 }
 
 /// Returns the longest delay before the first registration, so that a fleet that starts together is spread.
 pub(crate) fn spread_for(nodes: u64) -> Duration {
-    Duration::from_secs(nodes / u64::from(RENEWALS_PER_SECOND_MAX)).min(TTL_MIN)
+    shortest_interval(nodes).min(TTL_MIN)
 }
 
 /// Returns a random backoff after this number of failures in a row ("full jitter").
@@ -206,7 +205,7 @@ impl NodeLease {
     }
 
     fn interval(&self, random: f64) -> Duration {
-        (self.ttl / 3).mul_f64(1.0 - JITTER + 2.0 * JITTER * random)
+        (self.ttl / RENEWALS_IN_TTL).mul_f64(1.0 - JITTER + 2.0 * JITTER * random)
     }
 }
 
@@ -237,7 +236,7 @@ mod tests {
         for (nodes, seconds, spread) in
             [(0, 60, 0), (1, 60, 0), (1_000, 60, 4), (5_000, 60, 20), (10_000, 120, 40), (100_000, 1200, 60)]
         {
-            assert_eq!((ttl_for(nodes), spread_for(nodes)), (second(seconds), second(spread)), "{nodes}");
+            assert_eq!((ttl_for(nodes), spread_for(nodes).as_secs()), (second(seconds), spread), "{nodes}");
             let each_second = 3.0 * f64::from(u32::try_from(nodes).expect("small")) / ttl_for(nodes).as_secs_f64();
             assert!(each_second <= 250.0, "{nodes}: {each_second}");
         }

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::etcd::KeyRange;
 use crate::etcd::simulation::{Link, SimulatedClient, SimulatedCluster};
 
 const NODES: usize = 3;
@@ -31,7 +32,7 @@ impl SimulatedNode {
         };
         let late = self.is_late.clone();
         let late: LateProbe = Box::new(move || late.load(Ordering::Relaxed).then(|| "a probe is late".to_owned()));
-        self.presence = Some(Presence::start(self.client.clone(), "/t/", identity, late));
+        self.presence = Some(Presence::start(self.client.clone(), "/t/", identity, late, FleetSize::default()));
     }
 
     fn status(&self) -> PresenceStatus {
@@ -156,16 +157,54 @@ async fn fleet_that_grows_gets_longer_leases() {
     pass(1).await;
     let lease = || cluster.get("/t/nodes/a/alive").expect("alive").lease;
     let first = lease();
-    let puts = |number: usize| TxnOperation::put(format!("/t/nodes/n{number}/info"), "{}");
-    let others = Txn { success: (0..20_000).map(puts).collect(), ..Txn::default() };
-    cluster.client(9).commit(&others).await.expect("an answer");
+    register_others(&cluster, 20_000).await;
     pass(3600).await;
     assert_ne!(lease(), first);
     let second = lease();
     pass(7200).await;
     assert_eq!(lease(), second);
-    let alive = cluster.get("/t/nodes/a/alive").expect("alive");
-    assert_eq!(parse(&alive).expect("valid").ttl_seconds, 120);
+    assert_eq!(ttl_of_a(&cluster), 120);
+}
+
+/// Registers other nodes that have started before.
+async fn register_others(cluster: &Arc<SimulatedCluster>, keys: usize) {
+    let put = |number: usize| TxnOperation::put(format!("/t/nodes/n{number}/info"), "{}");
+    let others = Txn { success: (0..keys).map(put).collect(), ..Txn::default() };
+    cluster.client(9).commit(&others).await.expect("an answer");
+}
+
+fn ttl_of_a(cluster: &SimulatedCluster) -> u64 {
+    parse(&cluster.get("/t/nodes/a/alive").expect("alive")).expect("valid").ttl_seconds
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_starts_before_the_others_gets_a_longer_lease_soon() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    let _node = SimulatedNode::start(&cluster, 0, "a");
+    pass(1).await;
+    register_others(&cluster, 20_000).await;
+    assert_eq!(ttl_of_a(&cluster), 60);
+    // Three renewals, and the spread of the new lease.
+    pass(3 * 24 + 41).await;
+    assert_eq!(ttl_of_a(&cluster), 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_returns_after_an_outage_keeps_the_size_of_the_fleet() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    register_others(&cluster, 20_000).await;
+    let node = SimulatedNode::start(&cluster, 0, "a");
+    pass(60).await;
+    assert_eq!(ttl_of_a(&cluster), 120);
+    node.client.set_link(Link::Cut);
+    pass(600).await;
+    assert!(!is_alive(&cluster, "a"));
+    let others = TxnOperation::Delete(KeyRange::prefix("/t/nodes/n"));
+    cluster.client(9).commit(&Txn { success: vec![others], ..Txn::default() }).await.expect("an answer");
+    node.client.set_link(Link::Up);
+    // The longest backoff, and the spread.
+    pass(110).await;
+    assert_eq!(ttl_of_a(&cluster), 120);
 }
 
 /// Something that happens to a node, or to the cluster.

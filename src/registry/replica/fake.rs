@@ -39,6 +39,7 @@ struct FakeContent {
     snapshot: Snapshot,
     fault: Option<SharedFault>,
     reads: u32,
+    compares: u32,
 }
 
 impl FakeSharedRegistry {
@@ -49,6 +50,7 @@ impl FakeSharedRegistry {
             snapshot: Snapshot::default(),
             fault: None,
             reads: 0,
+            compares: 0,
         };
         Self { content: Arc::new(Mutex::new(content)) }
     }
@@ -78,6 +80,11 @@ impl FakeSharedRegistry {
         self.lock().reads
     }
 
+    /// Number of comparisons of the version.
+    pub(in crate::registry) fn compares(&self) -> u32 {
+        self.lock().compares
+    }
+
     fn lock(&self) -> MutexGuard<'_, FakeContent> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,7 +112,8 @@ impl SharedRegistry for FakeSharedRegistry {
     }
 
     async fn version(&self) -> Result<SharedVersion, Unavailable> {
-        let content = self.answer()?;
+        let mut content = self.answer()?;
+        content.compares += 1;
         let version = content.version();
         let generation = match content.fault {
             Some(SharedFault::OldVersion) => version.generation - 1,
@@ -116,7 +124,9 @@ impl SharedRegistry for FakeSharedRegistry {
     }
 
     async fn latest_version(&self) -> Result<SharedVersion, Unavailable> {
-        Ok(self.answer()?.version())
+        let mut content = self.answer()?;
+        content.compares += 1;
+        Ok(content.version())
     }
 
     async fn read(&self) -> Result<SharedContent, Unavailable> {

@@ -23,7 +23,7 @@ use crate::registry::shared::{
 };
 use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 use crate::registry::sqlite::{SqliteStore, read_copy};
-use crate::registry::store::{StorageError, Store as _};
+use crate::registry::store::{CopyStore as _, StorageError, Store as _};
 
 /// What joining does if the node has joined another registry before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

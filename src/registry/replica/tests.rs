@@ -13,6 +13,7 @@ use crate::model::{TargetId, TargetType};
 use crate::registry::contract::{own_mount, transition};
 use crate::registry::fixtures::{at, create, create_target, new_type, nfs, s3};
 use crate::registry::rules::tests::properties::{change_of, operation};
+use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Change, Refusal, Registry, RegistryError, TargetChange};
 
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -20,6 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(20);
 /// A node with its copy.
 struct Node {
     store: Arc<ReplicaStore>,
+    fleet_size: FleetSize,
     registry: Registry,
     path: PathBuf,
     directory: TempDir,
@@ -33,8 +35,9 @@ impl Node {
     fn start_in(shared: &FakeSharedRegistry, directory: TempDir) -> Self {
         let path = directory.path().join("registry.db");
         let copy = SqliteStore::open_copy(&path).expect("opened");
-        let store = Arc::new(ReplicaStore::new(copy, Arc::new(shared.clone()), INTERVAL));
-        Self { registry: Registry::new(store.clone()), store, path, directory }
+        let fleet_size = FleetSize::default();
+        let store = Arc::new(ReplicaStore::new(copy, Arc::new(shared.clone()), INTERVAL, fleet_size.clone()));
+        Self { registry: Registry::new(store.clone()), store, fleet_size, path, directory }
     }
 
     async fn stop(self) -> TempDir {
@@ -526,6 +529,23 @@ async fn order_of_targets_and_types_is_the_same_on_all_nodes() {
         assert_eq!(names, ["nas:/a", "type 1", "type 2", "early clock"]);
         assert_eq!(snapshot.targets(), shared.snapshot().targets());
     }
+}
+
+#[tokio::test]
+async fn interval_of_comparisons_grows_with_the_fleet() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    for (nodes, seconds) in [(1_000, 20), (5_000, 20), (10_000, 40)] {
+        node.fleet_size.set(nodes);
+        assert!(node.store.compare().await);
+        assert_eq!(node.status().interval, Duration::from_secs(seconds), "{nodes}");
+    }
+    let before = shared.compares();
+    tokio::time::pause();
+    drop(timeout(Duration::from_secs(3600), node.store.follow()).await);
+    tokio::time::resume();
+    let each_hour = shared.compares() - before;
+    assert!((70..=115).contains(&each_hour), "{each_hour}");
 }
 
 #[test]
