@@ -8,8 +8,8 @@
 //! outlives its target. A node that has not joined the registry finds the facts of its own targets itself.
 //!
 //! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look at
-//! the keys is one transaction that only reads, three times in a time to live. A node that needs no facts sends
-//! nothing.
+//! the keys is one transaction that only reads. A holder looks three times in a time to live, and may have to give a
+//! claim back. The others look once, which is most of what the facts cost etcd. A node that needs no facts sends nothing.
 //!
 //! Without an answer of etcd, a holder continues. The other nodes use the facts that they have, and each finds its own
 //! at a random time before these are too old. A node that has just started and never had an answer does so at once.
@@ -28,14 +28,20 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::driver::{FactBoard, FactKind, FactRole, SharedFact};
 use crate::etcd::{
     Compare, EtcdError, EtcdRevision, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult,
+    shortest_interval,
 };
 use crate::model::{TargetId, random_fraction};
 use claim::{Claim, ClaimAction, Look, SIT_OUT, rank};
 
 use super::presence::{HeldLease, backoff};
 
-/// Longest time between two looks while a driver waits for a fact.
+/// Longest time between two looks while a driver waits for a fact, unless so many nodes need a longer one.
 const AWAITED_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Mean time between two looks of a holder and of another node, as parts of the time to live. The longest one is less
+/// than a time to live, so that a claim is taken over within one after its end.
+const HOLDER_LOOK_PART: f64 = 1.0 / 3.0;
+const OTHER_LOOK_PART: f64 = 0.75;
 
 /// Shortest time between two looks.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -142,11 +148,19 @@ impl Exchange {
                 }
             }
             self.set_roles();
-            let interval = (self.lease.ttl() / 3).mul_f64(0.8 + 0.4 * random_fraction());
-            let interval = if self.board.is_awaited() { interval.min(AWAITED_INTERVAL) } else { interval };
+            let interval = self.lease.ttl().mul_f64(self.look_part() * (0.8 + 0.4 * random_fraction()));
+            // A whole fleet may wait for the same fact.
+            let awaited = AWAITED_INTERVAL.max(shortest_interval(self.lease.nodes()));
+            let interval = if self.board.is_awaited() { interval.min(awaited) } else { interval };
             sleep(INTERVAL_MIN).await;
             drop(timeout(interval.saturating_sub(INTERVAL_MIN), self.board.changed()).await);
         }
+    }
+
+    /// Returns the mean time between two looks, as a part of the time to live.
+    fn look_part(&self) -> f64 {
+        let is_holder = self.facts.values().any(|known| known.claim.held().is_some());
+        if is_holder { HOLDER_LOOK_PART } else { OTHER_LOOK_PART }
     }
 
     async fn look_at_all(&mut self) {

@@ -209,6 +209,22 @@ async fn nodes_wait_longer_and_longer_while_etcd_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_of_a_large_fleet_do_not_look_every_few_seconds_while_they_wait() {
+    for (others, least, most) in [(1, 20, 40), (20_000, 2, 16)] {
+        let (cluster, mut nodes) = start(1);
+        let put = |number: usize| TxnOperation::put(format!("/t/nodes/n{number}/info"), "{}");
+        let others = Txn { success: (0..others).map(put).collect(), ..Txn::default() };
+        cluster.client(9).commit(&others).await.expect("an answer");
+        // Another node holds the claim, and does not find the fact.
+        cluster.put(&claim_key(), "another");
+        pass(&mut nodes, 110).await;
+        assert_eq!(nodes[0].probe(), Some(Turn::Wait));
+        let requests = cluster.requests();
+        assert!((least..=most).contains(&requests), "{requests}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_that_needs_no_facts_sends_nothing() {
     let cluster = Arc::new(SimulatedCluster::default());
     let mut node = SimulatedNode::start(&cluster, 0);
