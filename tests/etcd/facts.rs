@@ -21,7 +21,7 @@ const ANOTHER_SECRET: &str = "anotherSecretOfTheIntegrationTestsOfTheFleet";
 const TTL: Duration = Duration::from_secs(60);
 
 /// Time limit for what takes no time to live, on a loaded host. The retention of a canary is 7 s.
-const SOON: Duration = Duration::from_secs(90);
+pub const SOON: Duration = Duration::from_secs(90);
 
 /// A workspace of a node. Canaries are off, so that each PUT is one of a lock proof.
 fn node(name: &str, etcd: &EtcdCluster, access_key_id: &str, secret_access_key: &str) -> Workspace {
@@ -55,7 +55,7 @@ fn node_without_name(etcd: &EtcdCluster, access_key_id: &str, secret_access_key:
 }
 
 /// Polls until there is a result.
-async fn within<T>(limit: Duration, what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn within<T>(limit: Duration, what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = poll().await {

@@ -1,5 +1,7 @@
 //! Failures of members and of agents, and two clouds or two versions on one prefix.
 
+use std::path::PathBuf;
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use targetwatch::etcd::{KeyValueStore as _, RangeRequest, Txn, TxnOperation};
@@ -7,6 +9,7 @@ use targetwatch::etcd::{KeyValueStore as _, RangeRequest, Txn, TxnOperation};
 use super::cluster::EtcdCluster;
 use super::fleet::{Node, assert_invariants, use_etcd, wait_until_equal, workspace};
 use crate::daemon::eventually;
+use crate::workspace::Workspace;
 
 /// Creates a target as a client does that repeats a request without a clear answer.
 async fn create_stubbornly(node: &Node, export: &str) {
@@ -95,11 +98,9 @@ async fn paused_agent_and_node_that_was_away_find_the_present_state() {
     assert_eq!(away.agent.show(&new).await["id"], new.as_str());
 }
 
-#[tokio::test]
-async fn steps_of_the_clock_delay_and_lose_nothing() {
-    let etcd = EtcdCluster::start(1, &[]).await;
-    let mut stepped = workspace(&etcd.urls);
-    let clock = stepped.write("clock", "+0\n");
+/// Gives the agent of a workspace a clock of its own, without its monotonic clock.
+pub fn use_clock(workspace: &mut Workspace) {
+    let clock = set_clock(workspace, "+0");
     // Debian package libfaketime.
     let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
     for (name, value) in [
@@ -108,18 +109,30 @@ async fn steps_of_the_clock_delay_and_lose_nothing() {
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ] {
-        stepped.set_env(name, value);
+        workspace.set_env(name, value);
     }
+}
+
+/// Sets this clock, relative to that of the host. Returns its file.
+pub fn set_clock(workspace: &Workspace, offset: &str) -> PathBuf {
+    workspace.write("clock", format!("{offset}\n"))
+}
+
+#[tokio::test]
+async fn steps_of_the_clock_delay_and_lose_nothing() {
+    let etcd = EtcdCluster::start(1, &[]).await;
+    let mut stepped = workspace(&etcd.urls);
+    use_clock(&mut stepped);
     let (stepped, other) = (Node::start_in(stepped).await, Node::start(&etcd.urls).await);
     stepped.wait_until_compared().await;
     stepped.create("127.0.0.1:/a").await;
     wait_until_equal(&[&stepped, &other], &["127.0.0.1:/a"]).await;
-    stepped.workspace.write("clock", "-1d\n");
+    set_clock(&stepped.workspace, "-1d");
     stepped.create("127.0.0.1:/b").await;
     other.create("127.0.0.1:/c").await;
     // The order is that of the times that the nodes showed.
     wait_until_equal(&[&stepped, &other], &["127.0.0.1:/b", "127.0.0.1:/a", "127.0.0.1:/c"]).await;
-    stepped.workspace.write("clock", "+1d\n");
+    set_clock(&stepped.workspace, "+1d");
     let d = stepped.create("127.0.0.1:/d").await;
     stepped.agent.set_default(&d).await;
     other.create("127.0.0.1:/e").await;

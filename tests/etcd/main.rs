@@ -26,6 +26,8 @@ mod workspace;
 
 mod agents;
 mod aggregator;
+mod away;
+mod claims;
 mod client;
 mod facts;
 mod failures;
