@@ -8,9 +8,10 @@
 //! |---|---|---|
 //! | holds the claim | any | find |
 //! | does not hold it | recent | use |
-//! | does not hold it | of another access key or configuration | find |
 //! | does not hold it | none, or too old | wait, at most [`WAIT_MAX`], and then find |
 //! | has no connection to the fleet | none, or too old | find |
+//!
+//! Nodes with another access key or configuration have another [`FactKey`], and so a holder of their own.
 //!
 //! Nodes that lose the connection together would all find a fact at the moment when it gets too old. So each begins at a
 //! random time in the second half of its age limit.
@@ -51,6 +52,17 @@ impl FactKind {
     }
 }
 
+/// Which fact: nodes that have the same key share it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FactKey {
+    /// The target.
+    pub target: TargetId,
+    /// The kind of fact.
+    pub kind: FactKind,
+    /// What must be equal on all nodes: a digest of the access key and of the configuration for which it is valid.
+    pub subject: String,
+}
+
 /// A fact that a node found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedFact {
@@ -58,8 +70,6 @@ pub struct SharedFact {
     pub node: String,
     /// When it was found, by the clock of that node.
     pub observed_at: Timestamp,
-    /// What the fact depends on: a digest of the access key and of the configuration for which it is valid.
-    pub subject: String,
     /// The value, as JSON.
     pub value: String,
 }
@@ -90,12 +100,8 @@ pub enum Turn {
 /// What a driver needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct FactQuestion<'a> {
-    /// The target.
-    pub target: TargetId,
-    /// The kind of fact.
-    pub kind: FactKind,
-    /// See [`SharedFact::subject`].
-    pub subject: &'a str,
+    /// The fact.
+    pub key: &'a FactKey,
     /// Largest age of a fact of another node.
     pub age_max: Duration,
     /// Time for which the driver needs the fact, unless it asks again.
@@ -129,12 +135,12 @@ struct Entry {
 /// Where drivers and the fleet exchange facts.
 #[derive(Debug, Default)]
 pub struct FactBoard {
-    entries: Mutex<HashMap<(TargetId, FactKind), Entry>>,
+    entries: Mutex<HashMap<FactKey, Entry>>,
     changed: Notify,
 }
 
 impl FactBoard {
-    fn entries(&self) -> MutexGuard<'_, HashMap<(TargetId, FactKind), Entry>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<FactKey, Entry>> {
         // Each change is complete when the lock is released.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,9 +148,9 @@ impl FactBoard {
     /// Returns how the driver of a target, which was just reached, gets a fact.
     pub fn turn(&self, question: FactQuestion<'_>) -> Turn {
         let (now, clock) = (Instant::now(), Timestamp::now());
-        let FactQuestion { target, kind, subject, age_max, wanted_for } = question;
+        let FactQuestion { key, age_max, wanted_for } = question;
         let mut entries = self.entries();
-        let entry = entries.entry((target, kind)).or_insert_with(|| {
+        let entry = entries.entry(key.clone()).or_insert_with(|| {
             self.changed.notify_one();
             Entry {
                 age_part_alone: 0.5 + 0.5 * random_fraction(),
@@ -163,9 +169,6 @@ impl FactBoard {
             return Turn::Find;
         }
         if let Some((fact, received)) = &entry.received {
-            if fact.subject != subject {
-                return Turn::Find;
-            }
             let age_max = match entry.role {
                 FactRole::Alone => age_max.mul_f64(entry.age_part_alone),
                 _ => age_max,
@@ -181,12 +184,12 @@ impl FactBoard {
     }
 
     /// Posts a fact that this node found. It is shared if this node holds the claim and the other nodes do not know it.
-    pub fn post(&self, target: TargetId, kind: FactKind, fact: SharedFact) {
+    pub fn post(&self, key: &FactKey, fact: SharedFact) {
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&(target, kind)).filter(|entry| entry.role == FactRole::Holder) else {
+        let Some(entry) = entries.get_mut(key).filter(|entry| entry.role == FactRole::Holder) else {
             return;
         };
-        let is_same = |known: &SharedFact| (&known.observed_at, &known.subject) == (&fact.observed_at, &fact.subject);
+        let is_same = |known: &SharedFact| known.observed_at == fact.observed_at;
         if entry.found.as_ref().is_some_and(is_same) || entry.received.as_ref().is_some_and(|(known, _)| is_same(known))
         {
             return;
@@ -198,8 +201,10 @@ impl FactBoard {
     /// Counts the targets by how their drivers get this fact.
     #[must_use]
     pub fn count(&self, kind: FactKind) -> FactCount {
-        let (entries, clock) = (self.entries(), Timestamp::now());
-        let of_kind = || entries.iter().filter(|((_, found), _)| *found == kind).map(|(_, entry)| entry);
+        let (entries, now, clock) = (self.entries(), Instant::now(), Timestamp::now());
+        // A former access key of this node has an entry until it is forgotten.
+        let is_current = |key: &FactKey, entry: &Entry| key.kind == kind && now < entry.wanted_until;
+        let of_kind = || entries.iter().filter(|(key, entry)| is_current(key, entry)).map(|(_, entry)| entry);
         let used = || of_kind().filter(|entry| entry.is_used).filter_map(|entry| entry.received.as_ref());
         FactCount {
             held: of_kind().filter(|entry| entry.role == FactRole::Holder).count() as u64,
@@ -216,12 +221,11 @@ impl FactBoard {
     /// Returns the facts that drivers asked for, and whether they still need them. Forgets those that nobody asked for
     /// in `keep`.
     #[must_use]
-    pub fn asked_for(&self, keep: Duration) -> Vec<(TargetId, FactKind, bool)> {
+    pub fn asked_for(&self, keep: Duration) -> Vec<(FactKey, bool)> {
         let now = Instant::now();
         let mut entries = self.entries();
         entries.retain(|_, entry| now < entry.wanted_until + keep);
-        let mut asked: Vec<_> =
-            entries.iter().map(|(&(target, kind), entry)| (target, kind, now < entry.wanted_until)).collect();
+        let mut asked: Vec<_> = entries.iter().map(|(key, entry)| (key.clone(), now < entry.wanted_until)).collect();
         asked.sort_unstable();
         asked
     }
@@ -234,8 +238,8 @@ impl FactBoard {
     }
 
     /// Sets whether this node finds a fact for all.
-    pub fn set_role(&self, target: TargetId, kind: FactKind, role: FactRole) {
-        if let Some(entry) = self.entries().get_mut(&(target, kind)) {
+    pub fn set_role(&self, key: &FactKey, role: FactRole) {
+        if let Some(entry) = self.entries().get_mut(key) {
             entry.role = role;
             if role != FactRole::Holder {
                 entry.found = None;
@@ -245,13 +249,13 @@ impl FactBoard {
 
     /// Returns the fact to share, if there is one.
     #[must_use]
-    pub fn found(&self, target: TargetId, kind: FactKind) -> Option<SharedFact> {
-        self.entries().get(&(target, kind))?.found.clone()
+    pub fn found(&self, key: &FactKey) -> Option<SharedFact> {
+        self.entries().get(key)?.found.clone()
     }
 
     /// The fact as the other nodes know it.
-    pub fn receive(&self, target: TargetId, kind: FactKind, fact: SharedFact) {
-        if let Some(entry) = self.entries().get_mut(&(target, kind)) {
+    pub fn receive(&self, key: &FactKey, fact: SharedFact) {
+        if let Some(entry) = self.entries().get_mut(key) {
             if entry.found.as_ref().is_some_and(|found| found.observed_at <= fact.observed_at) {
                 entry.found = None;
             }
@@ -272,16 +276,18 @@ mod tests {
     use super::*;
 
     const TARGET: TargetId = Uuid::from_u128(1);
-    const KIND: FactKind = FactKind::LockProof;
     const HOUR: Duration = Duration::from_hours(1);
 
-    fn ask(board: &FactBoard, subject: &str) -> Turn {
-        board.turn(FactQuestion { target: TARGET, kind: KIND, subject, age_max: HOUR, wanted_for: HOUR })
+    fn key(subject: &str) -> FactKey {
+        FactKey { target: TARGET, kind: FactKind::LockProof, subject: subject.to_owned() }
     }
 
-    fn fact(subject: &str, age: Duration) -> SharedFact {
-        let observed_at = Timestamp::now() - age;
-        SharedFact { node: "b".to_owned(), observed_at, subject: subject.to_owned(), value: "{}".to_owned() }
+    fn ask(board: &FactBoard, subject: &str) -> Turn {
+        board.turn(FactQuestion { key: &key(subject), age_max: HOUR, wanted_for: HOUR })
+    }
+
+    fn fact(age: Duration) -> SharedFact {
+        SharedFact { node: "b".to_owned(), observed_at: Timestamp::now() - age, value: "{}".to_owned() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -290,31 +296,33 @@ mod tests {
         assert_eq!((ask(&board, "s"), board.is_awaited()), (Turn::Wait, true));
         tokio::time::sleep(WAIT_MAX + Duration::from_secs(1)).await;
         assert_eq!((ask(&board, "s"), board.is_awaited()), (Turn::Find, false));
-        let known = fact("s", Duration::ZERO);
-        board.receive(TARGET, KIND, known.clone());
+        let known = fact(Duration::ZERO);
+        board.receive(&key("s"), known.clone());
         assert_eq!((ask(&board, "s"), board.is_awaited()), (Turn::Use(known), false));
-        let FactCount { held, used, oldest } = board.count(KIND);
+        let FactCount { held, used, oldest } = board.count(FactKind::LockProof);
         assert!((held, used) == (0, 1) && oldest.is_some_and(|age| age < Duration::from_secs(60)), "{oldest:?}");
-        board.set_role(TARGET, KIND, FactRole::Holder);
+        board.set_role(&key("s"), FactRole::Holder);
         ask(&board, "s");
-        assert_eq!(board.count(KIND), FactCount { held: 1, used: 0, oldest: None });
+        assert_eq!(board.count(FactKind::LockProof), FactCount { held: 1, used: 0, oldest: None });
     }
 
     #[tokio::test(start_paused = true)]
     async fn fact_is_used_only_for_its_subject_and_until_its_age() {
         let board = FactBoard::default();
         ask(&board, "s");
-        board.receive(TARGET, KIND, fact("other", Duration::ZERO));
-        assert_eq!(ask(&board, "s"), Turn::Find);
-        board.receive(TARGET, KIND, fact("s", HOUR));
+        let other = fact(Duration::ZERO);
+        assert_eq!(ask(&board, "other"), Turn::Wait);
+        board.receive(&key("other"), other.clone());
+        assert_eq!((ask(&board, "other"), ask(&board, "s")), (Turn::Use(other), Turn::Wait));
+        board.receive(&key("s"), fact(HOUR));
         assert_eq!(ask(&board, "s"), Turn::Wait);
         // The clock of the other node is ahead.
-        let early = SharedFact { observed_at: Timestamp::now() + HOUR, ..fact("s", Duration::ZERO) };
-        board.receive(TARGET, KIND, early.clone());
+        let early = SharedFact { observed_at: Timestamp::now() + HOUR, ..fact(Duration::ZERO) };
+        board.receive(&key("s"), early.clone());
         assert_eq!(ask(&board, "s"), Turn::Use(early));
         tokio::time::sleep(HOUR).await;
         assert_eq!(ask(&board, "s"), Turn::Wait);
-        board.set_role(TARGET, KIND, FactRole::Alone);
+        board.set_role(&key("s"), FactRole::Alone);
         assert_eq!(ask(&board, "s"), Turn::Find);
     }
 
@@ -324,9 +332,9 @@ mod tests {
             let finds = |_: &u32| {
                 let board = FactBoard::default();
                 ask(&board, "s");
-                board.receive(TARGET, KIND, fact("s", HOUR.mul_f64(part)));
+                board.receive(&key("s"), fact(HOUR.mul_f64(part)));
                 assert_eq!(matches!(ask(&board, "s"), Turn::Use(_)), part < 1.0, "{part}: with a connection");
-                board.set_role(TARGET, KIND, FactRole::Alone);
+                board.set_role(&key("s"), FactRole::Alone);
                 ask(&board, "s") == Turn::Find
             };
             (0..100).filter(finds).count()
@@ -340,16 +348,16 @@ mod tests {
     async fn only_the_holder_shares_what_it_found_and_once() {
         let board = FactBoard::default();
         ask(&board, "s");
-        let found = fact("s", Duration::ZERO);
-        board.post(TARGET, KIND, found.clone());
-        assert_eq!(board.found(TARGET, KIND), None);
-        board.set_role(TARGET, KIND, FactRole::Holder);
+        let found = fact(Duration::ZERO);
+        board.post(&key("s"), found.clone());
+        assert_eq!(board.found(&key("s")), None);
+        board.set_role(&key("s"), FactRole::Holder);
         assert_eq!(ask(&board, "s"), Turn::Find);
-        board.post(TARGET, KIND, found.clone());
-        assert_eq!(board.found(TARGET, KIND), Some(found.clone()));
-        board.receive(TARGET, KIND, found.clone());
-        board.post(TARGET, KIND, found);
-        assert_eq!(board.found(TARGET, KIND), None);
+        board.post(&key("s"), found.clone());
+        assert_eq!(board.found(&key("s")), Some(found.clone()));
+        board.receive(&key("s"), found.clone());
+        board.post(&key("s"), found);
+        assert_eq!(board.found(&key("s")), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -357,9 +365,9 @@ mod tests {
         let board = FactBoard::default();
         ask(&board, "s");
         board.changed().await;
-        assert_eq!(board.asked_for(HOUR), [(TARGET, KIND, true)]);
+        assert_eq!(board.asked_for(HOUR), [(key("s"), true)]);
         tokio::time::sleep(HOUR).await;
-        assert_eq!(board.asked_for(HOUR), [(TARGET, KIND, false)]);
+        assert_eq!(board.asked_for(HOUR), [(key("s"), false)]);
         tokio::time::sleep(HOUR).await;
         assert_eq!(board.asked_for(HOUR), []);
     }

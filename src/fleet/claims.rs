@@ -1,8 +1,13 @@
 //! Claims: one node finds each fact of a target for all nodes.
 //!
-//! A claim is the key `claims/<target>/<fact>` with the lease of its holder ([`claim`] has its states). The holder
-//! finds the fact and writes it to `facts/<target>/<fact>`, in a transaction that compares the revision of the claim.
-//! So a holder that has lost its claim without noticing writes nothing. The other nodes read the fact from there.
+//! A claim is the key `claims/<target>/<fact>/<subject>` with the lease of its holder ([`claim`] has its states). The
+//! holder finds the fact and writes it to `facts/<target>/<fact>/<subject>`, in a transaction that compares the revision
+//! of the claim. So a holder that has lost its claim without noticing writes nothing. The other nodes read the fact from
+//! there. The subject is a digest of what must be equal, such as the access key. So the nodes with each access key have a
+//! holder of their own.
+//!
+//! Facts have no lease, because they outlive their holder. So a new holder deletes the facts of its target that nobody
+//! has renewed for [`FACT_KEPT`], such as those of a former access key.
 //!
 //! Only targets of the registry have claims, and the registry deletes claims and facts with the target. So a fact never
 //! outlives its target. A node that has not joined the registry finds the facts of its own targets itself.
@@ -25,12 +30,12 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::driver::{FactBoard, FactKind, FactRole, SharedFact};
+use crate::driver::{FactBoard, FactKey, FactRole, SharedFact};
 use crate::etcd::{
     Compare, EtcdError, EtcdRevision, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult,
     shortest_interval,
 };
-use crate::model::{TargetId, random_fraction};
+use crate::model::random_fraction;
 use claim::{Claim, ClaimAction, Look, SIT_OUT, rank};
 
 use super::presence::{HeldLease, backoff};
@@ -55,15 +60,20 @@ const ALONE_AFTER_START: Duration = Duration::from_secs(10);
 /// Number of facts in one transaction. Each is two operations, and etcd allows 128.
 const FACTS_IN_TXN: usize = 60;
 
+/// Time after which a fact is deleted that nobody has renewed.
+const FACT_KEPT: Duration = Duration::from_hours(30 * 24);
+
+/// Largest number of facts of one target and kind that are looked at to delete old ones.
+const FACTS_LOOKED_AT: u32 = 100;
+
 /// Largest value of a fact that is accepted, in bytes.
 const FACT_MAX: usize = 16 * 1024;
 
-/// Value of `facts/<target>/<fact>`.
+/// Value of `facts/<target>/<fact>/<subject>`.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredFact {
     node: String,
     observed_at: Timestamp,
-    subject: String,
     /// Revision of the claim of the writer.
     claim_revision: u64,
     value: String,
@@ -105,8 +115,6 @@ impl Drop for Claims {
     }
 }
 
-type FactId = (TargetId, FactKind);
-
 #[derive(Debug, Default)]
 struct KnownFact {
     claim: Claim,
@@ -130,7 +138,7 @@ struct Exchange {
     node: String,
     lease: HeldLease,
     board: Arc<FactBoard>,
-    facts: HashMap<FactId, KnownFact>,
+    facts: HashMap<FactKey, KnownFact>,
     answered_at: Option<Instant>,
     /// Looks in a row without an answer.
     failures: u32,
@@ -165,7 +173,7 @@ impl Exchange {
 
     async fn look_at_all(&mut self) {
         let asked = self.board.asked_for(SIT_OUT);
-        self.facts.retain(|id, _| asked.iter().any(|(target, kind, _)| *id == (*target, *kind)));
+        self.facts.retain(|known, _| asked.iter().any(|(key, _)| key == known));
         for some in asked.chunks(FACTS_IN_TXN) {
             match self.look_at(some).await {
                 Ok(()) => (self.answered_at, self.failures) = (Some(Instant::now()), 0),
@@ -183,86 +191,86 @@ impl Exchange {
             Some(at) => at.elapsed() > self.lease.ttl() * ALONE_AFTER_TTLS,
             None => self.started_at.elapsed() > ALONE_AFTER_START,
         };
-        for ((target, kind), known) in &self.facts {
+        for (key, known) in &self.facts {
             let role = match known.claim.held() {
                 Some(_) => FactRole::Holder,
                 None if is_alone || known.is_unregistered => FactRole::Alone,
                 None => FactRole::Other,
             };
-            self.board.set_role(*target, *kind, role);
+            self.board.set_role(key, role);
         }
     }
 
-    fn key(&self, folder: &str, (target, kind): FactId) -> String {
-        format!("{}{folder}/{target}/{}", self.prefix, kind.as_str())
+    fn key(&self, folder: &str, FactKey { target, kind, subject }: &FactKey) -> String {
+        format!("{}{folder}/{target}/{}/{subject}", self.prefix, kind.as_str())
     }
 
     /// Reads claims and facts in one transaction, and acts on them.
-    async fn look_at(&mut self, asked: &[(TargetId, FactKind, bool)]) -> Result<(), EtcdError> {
-        for (target, kind, _) in asked {
-            self.facts.entry((*target, *kind)).or_default();
+    async fn look_at(&mut self, asked: &[(FactKey, bool)]) -> Result<(), EtcdError> {
+        for (key, _) in asked {
+            self.facts.entry(key.clone()).or_default();
         }
-        let reads = asked.iter().flat_map(|(target, kind, _)| {
-            let id = (*target, *kind);
-            [self.key("claims", id), self.key("facts", id)].map(TxnOperation::get)
-        });
+        let folders = ["claims", "facts"];
+        let reads = asked.iter().flat_map(|(key, _)| folders.map(|folder| TxnOperation::get(self.key(folder, key))));
         let txn = Txn { success: reads.collect(), ..Txn::default() };
         let mut found = self.store.commit(&txn).await?.results.into_iter().map(|result| match result {
             TxnResult::Range(entries) => entries.into_iter().next(),
             _ => None,
         });
-        for (target, kind, is_wanted) in asked {
-            let id = (*target, *kind);
+        for (key, is_wanted) in asked {
             let (claim, fact) = (found.next().flatten(), found.next().flatten());
-            self.receive(id, fact.as_ref());
-            self.act(id, claim.as_ref(), *is_wanted).await?;
-            self.share(id).await?;
+            self.receive(key, fact.as_ref());
+            self.act(key, claim.as_ref(), *is_wanted).await?;
+            self.share(key).await?;
         }
         Ok(())
     }
 
     /// Passes a fact of another node to the board.
-    fn receive(&mut self, id: FactId, found: Option<&KeyValue>) {
-        let (Some(found), Some(known)) = (found, self.facts.get_mut(&id)) else { return };
+    fn receive(&mut self, key: &FactKey, found: Option<&KeyValue>) {
+        let (Some(found), Some(known)) = (found, self.facts.get_mut(key)) else { return };
         if known.revision == found.mod_revision || found.value.len() > FACT_MAX {
             return;
         }
         known.revision = found.mod_revision;
         match serde_json::from_slice(&found.value) {
-            Ok(StoredFact { node, observed_at, subject, value, .. }) => {
-                self.board.receive(id.0, id.1, SharedFact { node, observed_at, subject, value });
+            Ok(StoredFact { node, observed_at, value, .. }) => {
+                self.board.receive(key, SharedFact { node, observed_at, value });
             }
             Err(error) => {
-                tracing::warn!(target_id = %id.0, fact = id.1.as_str(), %error, "a fact of another node is not valid, and not used")
+                tracing::warn!(target_id = %key.target, fact = key.kind.as_str(), %error, "a fact of another node is not valid, and not used")
             }
         }
     }
 
-    async fn act(&mut self, id: FactId, found: Option<&KeyValue>, is_wanted: bool) -> Result<(), EtcdError> {
+    async fn act(&mut self, key: &FactKey, found: Option<&KeyValue>, is_wanted: bool) -> Result<(), EtcdError> {
         let look = Look {
             node: &self.node,
             lease: self.lease.held(),
-            rank: rank(id.0, id.1, &self.node),
+            rank: rank(key, &self.node),
             nodes: self.lease.nodes(),
             is_wanted,
             now: Instant::now(),
         };
-        let Some(known) = self.facts.get_mut(&id) else { return Ok(()) };
+        let Some(known) = self.facts.get_mut(key) else { return Ok(()) };
         let action = known.claim.look(found, look);
         match action {
             ClaimAction::None => {}
             ClaimAction::Ask(lease) => {
-                let answer = self.ask(id, lease).await?;
-                if let Some(known) = self.facts.get_mut(&id) {
+                let answer = self.ask(key, lease).await?;
+                if let Some(known) = self.facts.get_mut(key) {
                     known.claim.answered(answer.revision);
                     known.is_unregistered = answer.is_unregistered;
                 }
+                if answer.revision.is_some() {
+                    self.delete_old_facts(key).await?;
+                }
             }
             ClaimAction::GiveBack(revision) => {
-                let key = self.key("claims", id);
+                let claim = self.key("claims", key);
                 let txn = Txn {
-                    compares: vec![Compare::created_at(key.clone(), revision)],
-                    success: vec![TxnOperation::delete(key)],
+                    compares: vec![Compare::created_at(claim.clone(), revision)],
+                    success: vec![TxnOperation::delete(claim)],
                     ..Txn::default()
                 };
                 self.store.commit(&txn).await?;
@@ -272,11 +280,11 @@ impl Exchange {
     }
 
     /// Asks for a claim.
-    async fn ask(&self, id: FactId, lease: LeaseId) -> Result<ClaimAnswer, EtcdError> {
-        let (key, target) = (self.key("claims", id), format!("{}registry/targets/{}", self.prefix, id.0));
+    async fn ask(&self, key: &FactKey, lease: LeaseId) -> Result<ClaimAnswer, EtcdError> {
+        let (claim, target) = (self.key("claims", key), format!("{}registry/targets/{}", self.prefix, key.target));
         let txn = Txn {
-            compares: vec![Compare::absent(key.clone()), Compare::exists(target.clone())],
-            success: vec![TxnOperation::put_leased(key, self.node.clone(), lease)],
+            compares: vec![Compare::absent(claim.clone()), Compare::exists(target.clone())],
+            success: vec![TxnOperation::put_leased(claim, self.node.clone(), lease)],
             failure: vec![TxnOperation::Range(RangeRequest::key(target).keys_only())],
         };
         let answer = self.store.commit(&txn).await?;
@@ -284,24 +292,43 @@ impl Exchange {
         Ok(ClaimAnswer { revision: answer.succeeded.then_some(answer.header.revision), is_unregistered })
     }
 
+    /// Deletes facts of other subjects that nobody has renewed for [`FACT_KEPT`].
+    async fn delete_old_facts(&self, key: &FactKey) -> Result<(), EtcdError> {
+        let facts = format!("{}facts/{}/{}/", self.prefix, key.target, key.kind.as_str());
+        let reading = RangeRequest { limit: Some(FACTS_LOOKED_AT), ..RangeRequest::prefix(facts) };
+        let (own, oldest) = (self.key("facts", key), Timestamp::now() - FACT_KEPT);
+        for found in self.store.range(&reading).await?.entries {
+            let is_old = serde_json::from_slice::<StoredFact>(&found.value).is_ok_and(|fact| fact.observed_at < oldest);
+            if is_old && found.key != own {
+                let txn = Txn {
+                    compares: vec![Compare::unchanged_since(found.key.clone(), found.mod_revision)],
+                    success: vec![TxnOperation::delete(found.key)],
+                    ..Txn::default()
+                };
+                self.store.commit(&txn).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the fact that this node found, if it still holds the claim.
-    async fn share(&mut self, id: FactId) -> Result<(), EtcdError> {
-        let Some(revision) = self.facts.get(&id).and_then(|known| known.claim.held()) else { return Ok(()) };
-        let Some(fact) = self.board.found(id.0, id.1) else { return Ok(()) };
-        let SharedFact { observed_at, subject, value, .. } = fact.clone();
-        let stored = StoredFact { node: self.node.clone(), observed_at, subject, claim_revision: revision.0, value };
+    async fn share(&mut self, key: &FactKey) -> Result<(), EtcdError> {
+        let Some(revision) = self.facts.get(key).and_then(|known| known.claim.held()) else { return Ok(()) };
+        let Some(fact) = self.board.found(key) else { return Ok(()) };
+        let SharedFact { observed_at, value, .. } = fact.clone();
+        let stored = StoredFact { node: self.node.clone(), observed_at, claim_revision: revision.0, value };
         // A structure of texts and numbers can always be encoded.
         let encoded = serde_json::to_vec(&stored).unwrap_or_default();
         let txn = Txn {
-            compares: vec![Compare::created_at(self.key("claims", id), revision)],
-            success: vec![TxnOperation::put(self.key("facts", id), encoded)],
+            compares: vec![Compare::created_at(self.key("claims", key), revision)],
+            success: vec![TxnOperation::put(self.key("facts", key), encoded)],
             ..Txn::default()
         };
         let answer = self.store.commit(&txn).await?;
-        let Some(known) = self.facts.get_mut(&id) else { return Ok(()) };
+        let Some(known) = self.facts.get_mut(key) else { return Ok(()) };
         if answer.succeeded {
             known.revision = answer.header.revision;
-            self.board.receive(id.0, id.1, SharedFact { node: self.node.clone(), ..fact });
+            self.board.receive(key, SharedFact { node: self.node.clone(), ..fact });
         } else {
             known.claim = Claim::default();
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use targetwatch::driver::{FactBoard, FactKind, FactQuestion, SharedFact, Turn};
+use targetwatch::driver::{FactBoard, FactKey, FactKind, FactQuestion, SharedFact, Turn};
 use targetwatch::etcd::{EtcdClient, EtcdSettings, FleetSize, KeyValueStore, Txn, TxnOperation};
 use targetwatch::fleet::claims::Claims;
 use targetwatch::fleet::presence::{HeldLease, NodeIdentity, Presence};
@@ -189,10 +189,10 @@ async fn probe(board: Arc<FactBoard>, targets: Arc<[TargetId]>, is_server_dead: 
             if is_server_dead.load(Ordering::Relaxed) && agents::is_of_dead_server(&agents::export(number)) {
                 continue;
             }
+            let subject = "the digest of an access key and of a configuration".to_owned();
+            let key = FactKey { target: *target, kind: FactKind::LockProof, subject };
             let turn = board.turn(FactQuestion {
-                target: *target,
-                kind: FactKind::LockProof,
-                subject: "the digest of an access key and of a configuration",
+                key: &key,
                 age_max: PROOF_AGE_MAX,
                 wanted_for: PROBE_INTERVAL * WANTED_FOR_PROBES,
             });
@@ -202,12 +202,11 @@ async fn probe(board: Arc<FactBoard>, targets: Arc<[TargetId]>, is_server_dead: 
                 *found = Some(SharedFact {
                     node: String::new(),
                     observed_at: Timestamp::now(),
-                    subject: "the digest of an access key and of a configuration".to_owned(),
                     value: format!(r#"{{"verdict":"enforced","why":"{}"}}"#, "w".repeat(200)),
                 });
             }
             if let Some(fact) = found {
-                board.post(*target, FactKind::LockProof, fact.clone());
+                board.post(&key, fact.clone());
             }
         }
     }

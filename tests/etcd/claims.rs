@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use targetwatch::driver::{FactBoard, FactKind, FactQuestion, SharedFact, Turn};
+use targetwatch::driver::{FactBoard, FactKey, FactKind, FactQuestion, SharedFact, Turn};
 use targetwatch::etcd::{
     Compare, EtcdClient, FleetSize, KeyValue, KeyValueStore as _, RangeRequest, Txn, TxnOperation,
 };
@@ -17,10 +17,14 @@ use super::cluster::{EtcdCluster, client_of};
 use super::facts::{SOON, within};
 
 const TARGET: TargetId = Uuid::from_u128(1);
-const SUBJECT: &str = "an access key";
+const SUBJECT: &str = "access-key";
 
 fn key(folder: &str) -> String {
-    format!("/fleet/v1/{folder}/{TARGET}/lock_proof")
+    format!("/fleet/v1/{folder}/{TARGET}/lock_proof/{SUBJECT}")
+}
+
+fn fact_key(kind: FactKind) -> FactKey {
+    FactKey { target: TARGET, kind, subject: SUBJECT.to_owned() }
 }
 
 /// A node with its own client.
@@ -43,22 +47,14 @@ impl ClaimingNode {
 
     fn turn(&self, kind: FactKind) -> Turn {
         let (age_max, wanted_for) = (Duration::from_hours(1), Duration::from_hours(1));
-        self.board.turn(FactQuestion { target: TARGET, kind, subject: SUBJECT, age_max, wanted_for })
+        self.board.turn(FactQuestion { key: &fact_key(kind), age_max, wanted_for })
     }
 
     /// Finds the fact, as the driver of the holder.
     async fn find(&self, value: &str) {
         within(SOON, "the claim", async || (self.turn(FactKind::LockProof) == Turn::Find).then_some(())).await;
-        self.board.post(
-            TARGET,
-            FactKind::LockProof,
-            SharedFact {
-                node: String::new(),
-                observed_at: Timestamp::now(),
-                subject: SUBJECT.to_owned(),
-                value: value.to_owned(),
-            },
-        );
+        let fact = SharedFact { node: String::new(), observed_at: Timestamp::now(), value: value.to_owned() };
+        self.board.post(&fact_key(FactKind::LockProof), fact);
     }
 
     /// Waits until the node uses a fact of another one with this value.

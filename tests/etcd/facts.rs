@@ -101,9 +101,18 @@ fn pages(s3: &S3Server) -> usize {
     s3.requests().iter().filter(|request| request.contains("/paged") && request.contains("max-keys=1000")).count()
 }
 
+/// Values of a fact or of its claims, one for each access key.
+fn values_of(etcd: &EtcdCluster, folder: &str, id: &str, fact: &str) -> Vec<String> {
+    let keys = format!("/fleet/v1/{folder}/{id}/{fact}/");
+    let values = etcd.etcdctl(0, &["get", "--prefix", "--print-value-only", &keys]);
+    values.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// The same if all nodes have one access key. Empty if there is none.
 fn value_of(etcd: &EtcdCluster, folder: &str, id: &str, fact: &str) -> String {
-    let key = format!("/fleet/v1/{folder}/{id}/{fact}");
-    etcd.etcdctl(0, &["get", "--print-value-only", &key]).trim().to_owned()
+    let values = values_of(etcd, folder, id, fact);
+    assert!(values.len() <= 1, "{values:?}");
+    values.into_iter().next().unwrap_or_default()
 }
 
 #[tokio::test]
@@ -168,11 +177,12 @@ async fn facts_are_found_once_and_by_another_node_when_the_holder_dies() {
 }
 
 #[tokio::test]
-async fn facts_are_not_used_with_another_key_and_say_nothing_about_the_path() {
+async fn each_access_key_has_its_own_holder_and_facts_say_nothing_about_the_path() {
     let (etcd, s3) = (EtcdCluster::start(1, &[]).await, s3().await);
     s3.add_key(ANOTHER_KEY_ID, ANOTHER_SECRET);
-    let keys = [(ACCESS_KEY_ID, SECRET_ACCESS_KEY), (ANOTHER_KEY_ID, ANOTHER_SECRET), (ACCESS_KEY_ID, "wrong")];
-    let names = ["a", "with-another-key", "without-access"];
+    let another = (ANOTHER_KEY_ID, ANOTHER_SECRET);
+    let keys = [(ACCESS_KEY_ID, SECRET_ACCESS_KEY), another, (ACCESS_KEY_ID, "wrong"), another];
+    let names = ["a", "with-another-key", "without-access", "with-the-same-key"];
     let workspaces: Vec<_> = names.iter().zip(keys).map(|(name, (id, key))| node(name, &etcd, id, key)).collect();
     let first = Daemon::start(&workspaces[0]).await;
     let id = first.create(immutable_target(&s3, "locked")).await;
@@ -182,6 +192,12 @@ async fn facts_are_not_used_with_another_key_and_say_nothing_about_the_path() {
     let (with_another_key, without_access) = (Daemon::start(&workspaces[1]).await, Daemon::start(&workspaces[2]).await);
     let report = report_of(&with_another_key, &id, "its own proof", is_proved).await;
     assert_eq!((&report["object_lock_proof"]["node"], proofs(&s3)), (&Value::Null, 2), "{report:#}");
+    let mut holders = values_of(&etcd, "claims", &id, "lock_proof");
+    holders.sort_unstable();
+    assert_eq!(holders, ["a", "with-another-key"]);
+    let with_the_same_key = Daemon::start(&workspaces[3]).await;
+    let report = report_of(&with_the_same_key, &id, "the proof of the other holder", is_proved).await;
+    assert_eq!((&report["object_lock_proof"]["node"], proofs(&s3)), (&json!("with-another-key"), 2), "{report:#}");
     let report = report_of(&without_access, &id, "a verdict", |report| !report["verdict"].is_null()).await;
     assert_eq!((&report["status"], &report["verdict"]), (&json!("offline"), &json!("failed")), "{report:#}");
     assert_ne!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");

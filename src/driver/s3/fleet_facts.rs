@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::check::lock_proof::schedule::{Basis, COUNTS_FOR_INTERVALS};
-use crate::driver::shared_facts::{FactBoard, FactKind, FactQuestion, SharedFact, Turn};
+use crate::driver::shared_facts::{FactBoard, FactKey, FactKind, FactQuestion, SharedFact, Turn};
 use crate::model::settings::AgentSettings;
 use crate::model::usage_listing::{UsageTally, WholeCount};
 use crate::model::{LockProof, LockVerdict, TargetId, UsageListing};
@@ -23,6 +23,8 @@ const WHY_MAX: usize = 1000;
 pub(super) struct SharedBucketFacts {
     target: TargetId,
     board: Option<Arc<FactBoard>>,
+    /// Whether the credentials end. Those of each node differ then, and soon there are others.
+    is_temporary: bool,
 }
 
 /// How this node gets a fact.
@@ -53,13 +55,22 @@ struct StoredCount {
 
 impl SharedBucketFacts {
     pub(super) fn new(target: TargetId, board: Option<Arc<FactBoard>>) -> Self {
-        Self { target, board }
+        Self { target, board, is_temporary: false }
+    }
+
+    /// Sets whether the credentials of this node end. Then nothing is shared.
+    pub(super) fn set_temporary(&mut self, is_temporary: bool) {
+        self.is_temporary = is_temporary;
+    }
+
+    fn board(&self) -> Option<&FactBoard> {
+        self.board.as_deref().filter(|_| !self.is_temporary)
     }
 
     /// Returns how this node gets the verdict about the lock.
     pub(super) fn lock_proof(&self, basis: &Basis, settings: &AgentSettings) -> FactSource<LockProof> {
-        let (age_max, subject) = (basis.settings.interval * COUNTS_FOR_INTERVALS, subject_of_lock(basis));
-        self.source(FactKind::LockProof, &subject, age_max, settings, |fact| {
+        let age_max = basis.settings.interval * COUNTS_FOR_INTERVALS;
+        self.source(self.key_of_lock(basis), age_max, settings, |fact| {
             let StoredLockProof { verdict, why } = serde_json::from_str(&fact.value).ok()?;
             let (verdict, proved_at) = (LockVerdict::parse(&verdict)?, fact.observed_at);
             Some(LockProof { verdict, why, proved_at, node: Some(fact.node.clone()) })
@@ -70,14 +81,14 @@ impl SharedBucketFacts {
     pub(super) fn share_lock_proof(&self, basis: &Basis, proof: &LockProof) {
         let why = proof.why.chars().take(WHY_MAX).collect();
         let value = StoredLockProof { verdict: proof.verdict.as_str().to_owned(), why };
-        self.share(FactKind::LockProof, subject_of_lock(basis), proof.proved_at, &value);
+        self.share(&self.key_of_lock(basis), proof.proved_at, &value);
     }
 
     /// Returns how this node gets the count of the bucket's content.
     pub(super) fn usage_listing(&self, access_key_id: &str, settings: &AgentSettings) -> FactSource<UsageListing> {
         // A run may last for several intervals.
         let age_max = settings.s3_listing.interval * 4;
-        self.source(FactKind::UsageListing, &digest(&[access_key_id]), age_max, settings, |fact| {
+        self.source(self.key_of_count(access_key_id), age_max, settings, |fact| {
             let StoredCount { pages, versions, delete_markers, bytes, counts_versions, began_at } =
                 serde_json::from_str(&fact.value).ok()?;
             let tally = UsageTally { pages, versions, delete_markers, bytes, counts_versions };
@@ -91,20 +102,19 @@ impl SharedBucketFacts {
         let WholeCount { tally, began_at, ended_at } = *count;
         let UsageTally { pages, versions, delete_markers, bytes, counts_versions } = tally;
         let value = StoredCount { pages, versions, delete_markers, bytes, counts_versions, began_at };
-        self.share(FactKind::UsageListing, digest(&[access_key_id]), ended_at, &value);
+        self.share(&self.key_of_count(access_key_id), ended_at, &value);
     }
 
     fn source<T>(
         &self,
-        kind: FactKind,
-        subject: &str,
+        key: FactKey,
         age_max: Duration,
         settings: &AgentSettings,
         decode: impl FnOnce(&SharedFact) -> Option<T>,
     ) -> FactSource<T> {
-        let Some(board) = &self.board else { return FactSource::Find };
+        let Some(board) = self.board() else { return FactSource::Find };
         let wanted_for = settings.probe.s3_interval * WANTED_FOR_INTERVALS;
-        match board.turn(FactQuestion { target: self.target, kind, subject, age_max, wanted_for }) {
+        match board.turn(FactQuestion { key: &key, age_max, wanted_for }) {
             Turn::Find => FactSource::Find,
             Turn::Wait => FactSource::Wait,
             // A fact of a newer release may not be understood.
@@ -112,25 +122,30 @@ impl SharedBucketFacts {
         }
     }
 
-    fn share(&self, kind: FactKind, subject: String, observed_at: Timestamp, value: &impl Serialize) {
-        let Some(board) = &self.board else { return };
+    fn share(&self, key: &FactKey, observed_at: Timestamp, value: &impl Serialize) {
+        let Some(board) = self.board() else { return };
         if let Ok(value) = serde_json::to_string(value) {
-            board.post(self.target, kind, SharedFact { node: String::new(), observed_at, subject, value });
+            board.post(key, SharedFact { node: String::new(), observed_at, value });
         }
     }
-}
 
-/// Returns what a verdict depends on: the access key, and all that [`Basis::has_same_subject_as`] compares except for
-/// the access rule, which names files of this node.
-fn subject_of_lock(basis: &Basis) -> String {
-    let lock = &basis.lock;
-    let retention = lock.default_retention.map(|retention| retention.to_string()).unwrap_or_default();
-    digest(&[
-        &basis.access_key_id,
-        &format!("{:?} {:?} {retention} {}", basis.versioning, lock.enabled, basis.mode()),
-        &basis.canary.prefix,
-        &basis.canary.retention.as_secs().to_string(),
-    ])
+    /// A verdict depends on the access key, and on all that [`Basis::has_same_subject_as`] compares except for the
+    /// access rule, which names files of this node.
+    fn key_of_lock(&self, basis: &Basis) -> FactKey {
+        let lock = &basis.lock;
+        let retention = lock.default_retention.map(|retention| retention.to_string()).unwrap_or_default();
+        let subject = digest(&[
+            &basis.access_key_id,
+            &format!("{:?} {:?} {retention} {}", basis.versioning, lock.enabled, basis.mode()),
+            &basis.canary.prefix,
+            &basis.canary.retention.as_secs().to_string(),
+        ]);
+        FactKey { target: self.target, kind: FactKind::LockProof, subject }
+    }
+
+    fn key_of_count(&self, access_key_id: &str) -> FactKey {
+        FactKey { target: self.target, kind: FactKind::UsageListing, subject: digest(&[access_key_id]) }
+    }
 }
 
 /// Returns a digest. Access keys are not secret, but need not be readable by all nodes.

@@ -36,7 +36,7 @@ pub(super) struct TargetFacts {
     /// Listing that counts the bucket's content, for services that do not report it.
     listing: BackgroundListing,
     proofs: LockProofs,
-    fleet: SharedBucketFacts,
+    pub(super) fleet: SharedBucketFacts,
 }
 
 /// Facts that one probe found.
@@ -111,6 +111,7 @@ impl TargetFacts {
         log: &mut CheckLog,
     ) -> FoundFacts {
         let Input { settings, rule, .. } = input;
+        self.fleet.set_temporary(api.credentials_expire_at().is_some());
         let (key, interval) = (api.access_key_id(), settings.probe.s3_facts_interval);
         let kept = self.configuration.take().filter(|kept| !must_read && kept.is_usable(rule, key, interval));
         let configuration = match kept {

@@ -464,7 +464,6 @@ fn host_in_fleet() -> (Arc<Host>, Arc<FactBoard>) {
 
 #[tokio::test]
 async fn lock_proof_of_another_node_is_used_with_the_same_access_key_only() {
-    const KIND: FactKind = FactKind::LockProof;
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
     let target = Uuid::from_u128(1);
@@ -480,17 +479,19 @@ async fn lock_proof_of_another_node_is_used_with_the_same_access_key_only() {
     let refusing = session(FakeObjects { refuses_put: true, ..FakeObjects::default() });
     let (state, _) = prove(&mut holder, &refusing).await;
     assert_eq!(state, LockProofState::Pending, "the holder is not elected yet");
-    board.set_role(target, KIND, FactRole::Holder);
+    let key = board.asked_for(Duration::ZERO).remove(0).0;
+    assert_eq!((key.target, key.kind), (target, FactKind::LockProof));
+    board.set_role(&key, FactRole::Holder);
     let (state, result) = prove(&mut holder, &refusing).await;
     assert!(matches!(state, LockProofState::Found(proof) if proof.node.is_none()), "{result:?}");
-    let found = board.found(target, KIND).expect("a fact to share");
+    let found = board.found(&key).expect("a fact to share");
 
     let (host, board) = host_in_fleet();
     let mut other = TargetFacts::new(target, true, &host);
     let api = session(FakeObjects::default());
     let (state, result) = prove(&mut other, &api).await;
     assert_eq!((state, result.findings()[0].reason), (LockProofState::Pending, Reason::LockProofPending));
-    board.receive(target, KIND, SharedFact { node: "compute-7".to_owned(), ..found });
+    board.receive(&key, SharedFact { node: "compute-7".to_owned(), ..found });
     let (state, result) = prove(&mut other, &api).await;
     let LockProofState::Found(proof) = state else { panic!("{state:?}") };
     assert_eq!((proof.verdict, proof.node.as_deref()), (LockVerdict::Unverifiable, Some("compute-7")));
@@ -498,6 +499,18 @@ async fn lock_proof_of_another_node_is_used_with_the_same_access_key_only() {
     assert_eq!((result.outcome, api.api.puts()), (Outcome::Failed, 0), "nothing is written");
 
     let with_other_key = BucketSession { access_key_id: "other".to_owned(), ..session(FakeObjects::default()) };
+    // The nodes with this access key elect a holder of their own. Meanwhile, the verdict survives the new key.
+    prove(&mut other, &with_other_key).await;
+    assert_eq!(with_other_key.api.puts(), 0);
+    let asked = board.asked_for(Duration::ZERO);
+    let other_key = asked.into_iter().map(|(key, _)| key).find(|asked| *asked != key).expect("another key");
+    board.set_role(&other_key, FactRole::Holder);
     let (state, _) = prove(&mut other, &with_other_key).await;
     assert_eq!((with_other_key.api.puts(), other.canary_in_use().is_some()), (1, true), "{state:?}");
+    // Temporary credentials soon end, so nothing is shared for them.
+    let mut temporary = TargetFacts::new(target, true, &host);
+    temporary.fleet.set_temporary(true);
+    let api = session(FakeObjects::default());
+    prove(&mut temporary, &api).await;
+    assert_eq!(api.api.puts(), 1);
 }

@@ -15,7 +15,7 @@
 //! | held | this node does not reach the target | sitting out |
 //! | sitting out | the time has passed | watching, from the first look |
 //!
-//! **Whose turn it is** needs no list of nodes. A hash of target, fact and node puts the nodes in an order (rendezvous
+//! **Whose turn it is** needs no list of nodes. A hash of the key of the fact and the node puts the nodes in an order (rendezvous
 //! hashing). A node knows its part of the order, such as the first 0.2 %, and the number of nodes. With the first look
 //! at a free claim the first three nodes ask for it, then the first 24, 192 and so on. So a node that dies is replaced
 //! soon, even if most nodes do not reach the target.
@@ -27,9 +27,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::driver::FactKind;
+use crate::driver::FactKey;
 use crate::etcd::{EtcdRevision, KeyValue, LeaseId};
 
 /// Number of nodes that ask at the first look.
@@ -42,12 +41,13 @@ const MORE_ASKING: f64 = 8.0;
 pub(crate) const SIT_OUT: Duration = Duration::from_secs(300);
 
 /// Returns the part of all nodes that come before this one, from 0 to 1.
-pub(crate) fn rank(target: Uuid, kind: FactKind, node: &str) -> f64 {
+pub(crate) fn rank(key: &FactKey, node: &str) -> f64 {
     let mut hash = Sha256::new();
-    hash.update(target.as_bytes());
-    hash.update(kind.as_str());
-    hash.update([0]);
-    hash.update(node);
+    hash.update(key.target.as_bytes());
+    for part in [key.kind.as_str(), &*key.subject, node] {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
     let [a, b, c, d, ..]: [u8; 32] = hash.finalize().into();
     f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
@@ -169,8 +169,10 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::driver::FactKind;
 
     const LEASE: LeaseId = LeaseId(1);
 
@@ -210,7 +212,8 @@ mod tests {
     fn order_of_nodes_differs_by_target_and_fact() {
         let first = |target: u128, kind| {
             let nodes: Vec<String> = (0..100).map(|number| format!("compute-{number}")).collect();
-            let rank = |node: &String| rank(Uuid::from_u128(target), kind, node);
+            let key = FactKey { target: Uuid::from_u128(target), kind, subject: String::new() };
+            let rank = |node: &String| rank(&key, node);
             nodes.iter().min_by(|a, b| rank(a).total_cmp(&rank(b))).cloned()
         };
         let kinds = [FactKind::LockProof, FactKind::UsageListing];

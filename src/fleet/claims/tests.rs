@@ -2,14 +2,14 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::driver::{FactQuestion, Turn};
+use crate::driver::{FactKind, FactQuestion, Turn};
 use crate::etcd::FleetSize;
 use crate::etcd::simulation::{Link, RecordedWrite, SimulatedClient, SimulatedCluster};
 use crate::fleet::presence::{NodeIdentity, Presence};
+use crate::model::TargetId;
 
 const NODES: usize = 4;
 const TARGET: TargetId = Uuid::from_u128(1);
-const KIND: FactKind = FactKind::LockProof;
 const TTL: u64 = 60;
 /// Facts are valid for an hour, and the holder renews them each 10 minutes.
 const VALID: Duration = Duration::from_hours(1);
@@ -58,20 +58,16 @@ impl SimulatedNode {
         if !self.reaches || self.running.is_none() {
             return None;
         }
-        let (subject, wanted_for) = (self.access_key, Duration::from_secs(30));
-        let turn = self.board.turn(FactQuestion { target: TARGET, kind: KIND, subject, age_max: VALID, wanted_for });
+        let key = key_of(self.access_key);
+        let question = FactQuestion { key: &key, age_max: VALID, wanted_for: Duration::from_secs(30) };
+        let turn = self.board.turn(question);
         if turn == Turn::Find && self.found_at.is_none_or(|(at, _)| at.elapsed() >= RENEWED) {
             self.found_at = Some((Instant::now(), Timestamp::now()));
             self.finds += 1;
         }
         if let Some((_, observed_at)) = self.found_at.filter(|(at, _)| at.elapsed() < VALID) {
-            let fact = SharedFact {
-                node: String::new(),
-                observed_at,
-                subject: subject.to_owned(),
-                value: format!("{:?}", self.finds),
-            };
-            self.board.post(TARGET, KIND, fact);
+            let value = format!("{} {}", self.access_key, self.finds);
+            self.board.post(&key, SharedFact { node: String::new(), observed_at, value });
         }
         Some(turn)
     }
@@ -86,8 +82,16 @@ async fn pass(nodes: &mut [SimulatedNode], seconds: u64) {
     }
 }
 
+fn key_of(access_key: &str) -> FactKey {
+    FactKey { target: TARGET, kind: FactKind::LockProof, subject: access_key.to_owned() }
+}
+
+fn claim_key_of(access_key: &str) -> String {
+    format!("/t/claims/{TARGET}/lock_proof/{access_key}")
+}
+
 fn claim_key() -> String {
-    format!("/t/claims/{TARGET}/lock_proof")
+    claim_key_of("A")
 }
 
 fn target_key() -> String {
@@ -95,11 +99,15 @@ fn target_key() -> String {
 }
 
 fn fact_key() -> String {
-    format!("/t/facts/{TARGET}/lock_proof")
+    format!("/t/facts/{TARGET}/lock_proof/A")
 }
 
 fn holder(cluster: &SimulatedCluster) -> Option<usize> {
-    let claim = cluster.get(&claim_key())?;
+    holder_with(cluster, "A")
+}
+
+fn holder_with(cluster: &SimulatedCluster, access_key: &str) -> Option<usize> {
+    let claim = cluster.get(&claim_key_of(access_key))?;
     String::from_utf8(claim.value.to_vec()).expect("a name").strip_prefix('n')?.parse().ok()
 }
 
@@ -166,13 +174,42 @@ async fn node_that_has_not_joined_the_registry_finds_facts_itself_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fact_is_not_used_with_another_access_key() {
+async fn nodes_with_each_access_key_have_a_holder_of_their_own() {
+    let (cluster, mut nodes) = start(NODES);
+    nodes.iter_mut().take(2).for_each(|node| node.access_key = "B");
+    pass(&mut nodes, 3600).await;
+    let holders = ["A", "B"].map(|access_key| holder_with(&cluster, access_key).expect("a holder"));
+    assert!(holders[0] >= 2 && holders[1] < 2, "{holders:?}");
+    for (number, node) in nodes.iter_mut().enumerate() {
+        assert_eq!(node.finds, if holders.contains(&number) { 6 } else { 0 }, "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn claim_of_a_former_access_key_is_given_back() {
     let (cluster, mut nodes) = start(NODES);
     pass(&mut nodes, 120).await;
-    let other = (holder(&cluster).expect("a holder") + 1) % NODES;
-    nodes[other].access_key = "B";
-    pass(&mut nodes, 20).await;
-    assert_eq!((nodes[other].probe(), nodes[other].finds), (Some(Turn::Find), 1));
+    let first = holder(&cluster).expect("a holder");
+    nodes[first].access_key = "B";
+    pass(&mut nodes, 2 * TTL).await;
+    assert!(holder(&cluster).is_some_and(|second| second != first));
+    assert_eq!(holder_with(&cluster, "B"), Some(first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_facts_of_other_access_keys_are_deleted_by_the_next_holder() {
+    let (cluster, mut nodes) = start(NODES);
+    let [old, recent] = ["old", "recent"].map(|subject| format!("/t/facts/{TARGET}/lock_proof/{subject}"));
+    let fact = |age| {
+        let observed_at = Timestamp::now() - age;
+        let fact = StoredFact { node: "n9".to_owned(), observed_at, claim_revision: 1, value: String::new() };
+        serde_json::to_string(&fact).expect("JSON")
+    };
+    cluster.put(&old, &fact(FACT_KEPT + Duration::from_secs(60)));
+    cluster.put(&recent, &fact(FACT_KEPT - Duration::from_hours(1)));
+    pass(&mut nodes, 120).await;
+    assert!(holder(&cluster).is_some() && cluster.get(&fact_key()).is_some());
+    assert_eq!((cluster.get(&old).is_some(), cluster.get(&recent).is_some()), (false, true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,7 +322,7 @@ async fn check(faults: Vec<(u64, Fault)>) {
             pass(&mut nodes, 10).await;
             for node in &mut nodes {
                 if let Some(Turn::Use(fact)) = node.probe() {
-                    assert_eq!(fact.subject, node.access_key);
+                    assert!(fact.value.starts_with(node.access_key), "{fact:?}");
                 }
             }
         }
