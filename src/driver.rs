@@ -35,7 +35,7 @@ pub use crate::sys::worker::PoolStats;
 pub use driver_trait::{Depth, DetachError, Driver, Probe};
 pub use host::Host;
 pub use nfs::PrivateMount;
-pub use shared_facts::{FactBoard, FactCount, FactKey, FactKind, FactQuestion, FactRole, SharedFact, Turn};
+pub use shared_facts::{FactBoard, FactCount, FactKey, FactKind, FactQuestion, FactRole, FleetPace, SharedFact, Turn};
 
 /// Probes a target once and returns the report. A driver that panics is replaced by a new one. The probe adds its
 /// result to the usage history of the target.

@@ -15,10 +15,12 @@ use jiff::Timestamp;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::model::END_ANNOUNCED_BEFORE;
 use crate::model::report::CertificateEnd;
@@ -181,6 +183,31 @@ pub async fn observing_client_config(
     let mut config = builder.with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Returns the TLS configuration of handshakes without a request. It trusts the system's authorities and those of the
+/// PEM text `ca_bundle`, and sees the current certificate of the server, because it resumes no session.
+///
+/// # Errors
+/// [`TlsError`] when this build does not support TLS. Unusable authorities are skipped.
+pub fn handshake_config(ca_bundle: Option<&[u8]>) -> Result<ClientConfig, TlsError> {
+    let mut roots = ca_bundle.and_then(|pem| parse_authorities(pem).ok()).unwrap_or_else(RootCertStore::empty);
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = chain::PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    Ok(config)
+}
+
+/// Whether a handshake with a server succeeds. `host` is a name or an IP address without brackets. No data is sent. The
+/// caller sets a deadline.
+pub async fn is_accepted(config: Arc<ClientConfig>, stream: TcpStream, host: &str) -> bool {
+    let Ok(name) = ServerName::try_from(host.to_owned()) else { return false };
+    let Ok(mut stream) = TlsConnector::from(config).connect(name, stream).await else { return false };
+    // The alert of a server that refuses the client is of no interest, because requests follow on other connections.
+    let _ = stream.shutdown().await;
+    true
 }
 
 /// Authorities of the system, and those of the PEM file `ca_bundle`.

@@ -117,11 +117,16 @@ impl Task {
             FirstProbe::Soon => START_SPREAD.mul_f64(random_fraction()),
         };
         let mut due = None;
+        let mut latest_settings = self.settings.borrow().clone();
         let mut event = self.wait_until(Instant::now() + wait, Instant::now()).await;
         loop {
             event = match event {
                 Event::ProbeDue => {
                     let settings = self.settings.borrow_and_update().clone();
+                    if !Arc::ptr_eq(&latest_settings, &settings) {
+                        self.driver.settings_changed();
+                        latest_settings = settings.clone();
+                    }
                     let began = Instant::now();
                     if let Some(due) = due.take() {
                         self.shared.statistics.started_late(began.saturating_duration_since(due));

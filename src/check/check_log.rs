@@ -57,6 +57,24 @@ impl CheckLog {
         fact
     }
 
+    /// Records a result of an earlier probe.
+    pub fn repeat(&mut self, result: CheckResult) {
+        debug_assert!(self.plan.contains(&result.check), "{} is not in the plan {:?}", result.check, self.plan);
+        self.results.push(result);
+    }
+
+    /// The results so far.
+    #[must_use]
+    pub fn results(&self) -> &[CheckResult] {
+        &self.results
+    }
+
+    /// The reason of the first check that failed or timed out.
+    #[must_use]
+    pub fn failure_reason(&self) -> Option<Reason> {
+        self.results.iter().find(|result| result.is_failure())?.findings().first().map(|finding| finding.reason)
+    }
+
     /// Whether the latest check failed with this reason.
     #[must_use]
     pub fn just_failed_with(&self, reason: Reason) -> bool {

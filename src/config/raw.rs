@@ -121,6 +121,7 @@ sections! {
 
     Fleet {
         node: Option<Text>,
+        bucket_check_interval: Option<Text>,
     }
 
     Mounts {

@@ -37,6 +37,9 @@ const CONSUMERS_MAX: usize = 16;
 /// Maximum length of such a name, in characters.
 const CONSUMER_MAX_CHARS: usize = 64;
 
+/// Time between two questions of a node to a bucket that another node watches, without a setting.
+const BUCKET_CHECK_INTERVAL: Duration = Duration::from_mins(15);
+
 /// Accepted deadlines of `mount.nfs`, which retries by itself.
 const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
@@ -65,7 +68,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
         agent: AgentSettings {
             mounts,
             visibility: self::visibility(&visibility)?,
-            probe: self::probe(&probe)?,
+            probe: self::probe(&probe, &fleet)?,
             s3_access: self::s3::access(&s3.credentials)?,
             key_manager: self::key_manager::key_manager(&key_manager, &api.keystone)?,
             s3_canary: self::s3::canary(&s3.canary, &s3.lock_proof)?,
@@ -158,7 +161,7 @@ fn nfs_options(text: &Text, key: &str) -> Validated<NfsOptions> {
     NfsOptions::parse(text.get_ref()).map_err(|error| invalid(text, key, error))
 }
 
-fn probe(raw: &raw::Probe) -> Validated<ProbeSettings> {
+fn probe(raw: &raw::Probe, fleet: &raw::Fleet) -> Validated<ProbeSettings> {
     let mut overrides = Vec::new();
     for entry in limited(&raw.target, "[[probe.target]]")? {
         overrides.push(ProbeOverride {
@@ -170,6 +173,10 @@ fn probe(raw: &raw::Probe) -> Validated<ProbeSettings> {
         nfs_interval: duration(&raw.nfs_interval, "[probe] nfs_interval", INTERVALS)?,
         s3_interval: duration(&raw.s3_interval, "[probe] s3_interval", INTERVALS)?,
         s3_facts_interval: duration(&raw.s3_facts_interval, "[probe] s3_facts_interval", INTERVALS)?,
+        bucket_check_interval: match &fleet.bucket_check_interval {
+            Some(interval) => duration(interval, "[fleet] bucket_check_interval", INTERVALS)?,
+            None => BUCKET_CHECK_INTERVAL,
+        },
         deadline: duration(&raw.deadline, "[probe] deadline", DEADLINES)?,
         mount_deadline: duration(&raw.mount_deadline, "[probe] mount_deadline", MOUNT_DEADLINES)?,
         failures_before_offline: number(&raw.failures_before_offline, "[probe] failures_before_offline", 1..=1000)?,

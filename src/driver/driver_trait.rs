@@ -67,6 +67,9 @@ pub trait Driver: Send {
         None
     }
 
+    /// The settings are others than at the latest probe.
+    fn settings_changed(&mut self) {}
+
     /// Time until the driver must continue work that it began, such as a lock proof. `None` if the
     /// next routine probe is soon enough.
     fn next_due(&self) -> Option<Duration> {

@@ -9,6 +9,8 @@
 //! probe combines them. The checks of this node read only the plain data that the other half returns, so
 //! they could also use facts that another node found.
 //!
+//! In a fleet, one node watches a bucket for all, and the others ask it more rarely ([`bucket_watch`]).
+//!
 //! A bucket may be mounted at the mount path, by a FUSE program of the backup software. Then the mount is checked last
 //! (`in_use`), so that it affects no other check.
 //!
@@ -17,6 +19,7 @@
 //! request. An S3 target is not attached to the host. Detaching it removes canaries that an interrupted
 //! probe left behind.
 
+mod bucket_watch;
 mod canaries;
 pub mod certificate;
 mod configuration;
@@ -31,6 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::driver_trait::{Depth, DetachError, Driver, Probe};
 use super::host::Host;
@@ -41,8 +45,10 @@ use crate::model::report::{BucketFacts, KindFacts, RequestCount, Scope};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckName, MountName, Reason, S3Location, S3Target, TargetId};
 use crate::s3::{DefaultRetention, Versioning};
+use bucket_watch::{AskedBucket, BucketWatch, wait_after_news};
+use fleet_facts::WatchState;
 use input::{BucketSession, Input, rule_for};
-use node_checks::NodeChecks;
+use node_checks::{NodeChecks, PathState};
 use target_facts::TargetFacts;
 
 /// The checks of a target that is declared immutable and that another program has mounted, in the order of the report.
@@ -98,6 +104,7 @@ pub struct S3Driver {
     role: ProcessRole,
     node: NodeChecks,
     facts: TargetFacts,
+    watch: BucketWatch,
     /// Whether the latest probe finished without a failure.
     was_healthy: bool,
 }
@@ -117,7 +124,8 @@ impl S3Driver {
         let S3Target { location, immutable, secret_ref } = spec;
         let node = NodeChecks::new(target, &location, secret_ref, host);
         let facts = TargetFacts::new(target, immutable, host);
-        Self { location, immutable, name, role: host.role, node, facts, was_healthy: false }
+        let watch = BucketWatch::default();
+        Self { location, immutable, name, role: host.role, node, facts, watch, was_healthy: false }
     }
 
     async fn run(
@@ -126,19 +134,84 @@ impl S3Driver {
         depth: Depth,
         log: &mut CheckLog,
     ) -> (Option<Capacity>, BucketFacts) {
-        let Self { location, immutable, node, facts, was_healthy, .. } = self;
-        let input = Input::new(location, settings, depth);
-        let was_healthy = std::mem::take(was_healthy);
+        let was_healthy = std::mem::take(&mut self.was_healthy);
+        let is_changed = self.look_at_watcher(settings, depth);
+        match self.verify_path(settings, log).await {
+            Some(repeated) => repeated,
+            None => self.ask(settings, depth, depth == Depth::Full || !was_healthy || is_changed, log).await,
+        }
+    }
+
+    /// Finds out which node watches the bucket. Returns whether that node found it other than this one did.
+    fn look_at_watcher(&mut self, settings: &AgentSettings, depth: Depth) -> bool {
+        self.watch.set_watcher(None);
+        let Some(asked) = self.watch.latest().filter(|_| depth == Depth::Routine) else { return false };
+        match self.facts.fleet.watched(&asked.access_key_id, &asked.configuration, settings) {
+            WatchState::Unwatched => false,
+            WatchState::Changed => true,
+            WatchState::Available(watcher) => {
+                self.watch.set_watcher(Some(watcher));
+                false
+            }
+        }
+    }
+
+    /// Verifies the path without a request, if another node watches the bucket and this one need not ask it now.
+    async fn verify_path(
+        &mut self,
+        settings: &AgentSettings,
+        log: &mut CheckLog,
+    ) -> Option<(Option<Capacity>, BucketFacts)> {
+        let Self { location, node, facts, watch, was_healthy, .. } = self;
+        let input = Input { is_watched: true, ..Input::new(location, settings, Depth::Routine) };
+        let is_now = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        let must_continue = is_now(node.canaries.removable_at()) || is_now(facts.proof_due());
+        if must_continue || watch.is_due(settings.probe.bucket_check_interval) {
+            return None;
+        }
+        let identity = watch.latest()?.identity.clone();
+        match node.verify_path(input, &identity, log.of(Scope::Node)).await {
+            PathState::Open => {
+                facts.fleet.renew(settings);
+                *was_healthy = true;
+                Some(watch.repeat(settings.probe.s3_interval, log))
+            }
+            PathState::Broken => {
+                watch.forget();
+                Some((None, BucketFacts { lock_proof: facts.lock_before_answer(input), ..BucketFacts::default() }))
+            }
+            PathState::Unclear => {
+                log.drop_from(CheckName::Reachable);
+                None
+            }
+        }
+    }
+
+    /// Asks the bucket. `must_read` is whether its configuration is read.
+    async fn ask(
+        &mut self,
+        settings: &AgentSettings,
+        depth: Depth,
+        must_read: bool,
+        log: &mut CheckLog,
+    ) -> (Option<Capacity>, BucketFacts) {
+        let Self { location, immutable, node, facts, watch, was_healthy, .. } = self;
+        let is_watched = watch.watcher().is_some();
+        let input = Input { is_watched, ..Input::new(location, settings, depth) };
         facts.begin_probe(input);
         // An immutable target needs more than writing.
         let canary_decides = !*immutable && node.canaries.writes(input);
         let Some((api, FoundBucket { usage, unless_written })) =
             node.reach(input, canary_decides, log.of(Scope::Node)).await
         else {
+            if let Some(access_key_id) = watch.access_key_id() {
+                facts.fleet.share_bucket(access_key_id, log.failure_reason(), "");
+            }
+            watch.forget();
             return (None, BucketFacts { lock_proof: facts.lock_before_answer(input), ..BucketFacts::default() });
         };
         // A canary in a bucket with an unknown default retention would be locked for days.
-        let must_read = depth == Depth::Full || !was_healthy || node.canaries.is_due(input);
+        let must_read = must_read || node.canaries.is_due(input);
         let found = facts.read(&api, input, &usage, must_read, log.of(Scope::Target)).await;
         let clock_ahead_seconds = usage.clock_ahead_seconds.or_else(|| api.clock_ahead_seconds());
         let credentials_expire_at = api.credentials_expire_at();
@@ -163,7 +236,7 @@ impl S3Driver {
             node.credentials_refused(input);
         }
         let lock_proof = facts.prove(&session, input, &configuration, log.of(Scope::Target)).await;
-        self.was_healthy = !log.has_failure();
+        *was_healthy = !log.has_failure();
         let counted = found.usage_listing.as_ref().and_then(|listing| listing.whole).map(|count| count.tally.versions);
         let retention = configuration.lock.as_ref().and_then(|lock| lock.default_retention);
         let bucket = BucketFacts {
@@ -179,8 +252,27 @@ impl S3Driver {
             clock_ahead_seconds,
             credentials_expire_at,
             certificate_end: node.certificate.end().cloned(),
+            asked_at: Some(Timestamp::now()),
+            watched_by: watch.watcher().map(|watcher| watcher.fact.node.clone()),
             in_use: None,
         };
+        let asked = AskedBucket {
+            access_key_id: session.access_key_id,
+            identity: session.api.identity(),
+            configuration: configuration.digest(),
+            checks: log.results().to_vec(),
+            capacity: found.capacity,
+            facts: bucket.clone(),
+        };
+        if *was_healthy && !is_only_evidence {
+            // This node takes part in the choice of the node that watches the bucket.
+            facts.fleet.watched(&asked.access_key_id, &asked.configuration, settings);
+        }
+        facts.fleet.share_bucket(&asked.access_key_id, log.failure_reason(), &asked.configuration);
+        match *was_healthy && !is_only_evidence {
+            true => watch.keep(asked, !facts.is_in_progress()),
+            false => watch.forget(),
+        }
         (found.capacity, bucket)
     }
 }
@@ -211,8 +303,21 @@ impl Driver for S3Driver {
     }
 
     fn canary_interval(&self, settings: &AgentSettings) -> Option<Duration> {
-        let input = Input::new(&self.location, settings, Depth::Routine);
-        (settings.s3_canary.enabled && !input.is_read_only()).then_some(settings.s3_canary.interval)
+        let is_watched = self.watch.watcher().is_some();
+        let input = Input { is_watched, ..Input::new(&self.location, settings, Depth::Routine) };
+        (settings.s3_canary.enabled && !input.is_read_only()).then(|| input.canary_interval())
+    }
+
+    fn settings_changed(&mut self) {
+        self.watch.forget();
+    }
+
+    async fn outdated(&mut self, settings: &AgentSettings) {
+        let (Some(watcher), Some(access_key_id)) = (self.watch.watcher(), self.watch.access_key_id()) else {
+            return std::future::pending().await;
+        };
+        let nodes = self.facts.fleet.news(access_key_id, watcher).await;
+        tokio::time::sleep(wait_after_news(nodes, settings.probe.s3_interval)).await;
     }
 
     fn next_due(&self) -> Option<Duration> {

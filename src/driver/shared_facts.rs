@@ -13,10 +13,13 @@
 //!
 //! Nodes with another access key or configuration have another [`FactKey`], and so a holder of their own.
 //!
+//! A driver does not wait for the state of a bucket: until another node watches the bucket, it asks the bucket itself.
+//!
 //! Nodes that lose the connection together would all find a fact at the moment when it gets too old. So each begins at a
 //! random time in the second half of its age limit.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,11 +39,13 @@ pub enum FactKind {
     LockProof,
     /// The usage of a bucket that was counted by a listing.
     UsageListing,
+    /// Whether a bucket is available, as the node found it that watches the bucket.
+    Bucket,
 }
 
 impl FactKind {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::LockProof, Self::UsageListing];
+    pub const ALL: [Self; 3] = [Self::LockProof, Self::UsageListing, Self::Bucket];
 
     /// Returns its name in keys.
     #[must_use]
@@ -48,6 +53,7 @@ impl FactKind {
         match self {
             Self::LockProof => "lock_proof",
             Self::UsageListing => "usage_listing",
+            Self::Bucket => "bucket",
         }
     }
 }
@@ -132,11 +138,24 @@ struct Entry {
     found: Option<SharedFact>,
 }
 
+/// Size of the fleet, as far as it sets the pace of a driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FleetPace {
+    /// Number of nodes.
+    pub nodes: u64,
+    /// Longest time between two looks at the facts of the other nodes.
+    pub look_interval: Duration,
+}
+
 /// Where drivers and the fleet exchange facts.
 #[derive(Debug, Default)]
 pub struct FactBoard {
     entries: Mutex<HashMap<FactKey, Entry>>,
+    pace: Mutex<FleetPace>,
+    /// Wakes the fleet.
     changed: Notify,
+    /// Wakes drivers that use a fact.
+    news: Notify,
 }
 
 impl FactBoard {
@@ -178,6 +197,9 @@ impl FactBoard {
                 return Turn::Use(fact.clone());
             }
         }
+        if key.kind == FactKind::Bucket {
+            return Turn::Find;
+        }
         let waiting_since = *entry.waiting_since.get_or_insert(now);
         let is_alone = entry.role == FactRole::Alone;
         if is_alone || now.saturating_duration_since(waiting_since) > WAIT_MAX { Turn::Find } else { Turn::Wait }
@@ -213,6 +235,45 @@ impl FactBoard {
         }
     }
 
+    /// Extends the time for which the driver of a target needs the facts that it still needs.
+    pub fn renew(&self, target: TargetId, wanted_for: Duration) {
+        let now = Instant::now();
+        for (_, entry) in self.entries().iter_mut().filter(|(key, _)| key.target == target) {
+            if now < entry.wanted_until {
+                entry.wanted_until = entry.wanted_until.max(now + wanted_for);
+            }
+        }
+    }
+
+    /// Waits until a fact has another value than `used`, or until this node finds it for all. Dropping the future is
+    /// safe.
+    pub async fn outdated(&self, key: &FactKey, used: &str) {
+        loop {
+            let mut news = pin!(self.news.notified());
+            // Before the fact is read, so that no news after it is missed.
+            news.as_mut().enable();
+            let is_outdated = self.entries().get(key).is_some_and(|entry| {
+                let is_used = entry.received.as_ref().is_some_and(|(fact, _)| fact.value == used);
+                entry.role == FactRole::Holder || !is_used
+            });
+            if is_outdated {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Sets the pace of the fleet.
+    pub fn set_pace(&self, pace: FleetPace) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+    }
+
+    /// Returns the pace of the fleet.
+    #[must_use]
+    pub fn pace(&self) -> FleetPace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until a fact is needed for the first time, or found.
     pub async fn changed(&self) {
         self.changed.notified().await;
@@ -240,7 +301,9 @@ impl FactBoard {
     /// Sets whether this node finds a fact for all.
     pub fn set_role(&self, key: &FactKey, role: FactRole) {
         if let Some(entry) = self.entries().get_mut(key) {
-            entry.role = role;
+            if std::mem::replace(&mut entry.role, role) != role {
+                self.news.notify_waiters();
+            }
             if role != FactRole::Holder {
                 entry.found = None;
             }
@@ -259,6 +322,9 @@ impl FactBoard {
             if entry.found.as_ref().is_some_and(|found| found.observed_at <= fact.observed_at) {
                 entry.found = None;
             }
+            if entry.received.as_ref().is_none_or(|(known, _)| known.value != fact.value) {
+                self.news.notify_waiters();
+            }
             entry.received = Some((fact, Instant::now()));
         }
     }
@@ -271,6 +337,7 @@ fn age(fact: &SharedFact, received: Instant, clock: Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use uuid::Uuid;
 
     use super::*;
@@ -358,6 +425,38 @@ mod tests {
         board.receive(&key("s"), found.clone());
         board.post(&key("s"), found);
         assert_eq!(board.found(&key("s")), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn driver_does_not_wait_for_the_state_of_a_bucket_and_is_told_of_news() {
+        let board = FactBoard::default();
+        let key = FactKey { kind: FactKind::Bucket, ..key("s") };
+        let ask = || board.turn(FactQuestion { key: &key, age_max: HOUR, wanted_for: HOUR });
+        assert_eq!((ask(), board.is_awaited()), (Turn::Find, false));
+        board.receive(&key, fact(Duration::ZERO));
+        let mut outdated = pin!(board.outdated(&key, "{}"));
+        assert!(outdated.as_mut().now_or_never().is_none());
+        // The same value, found later.
+        board.receive(&key, fact(Duration::ZERO));
+        assert!(outdated.as_mut().now_or_never().is_none());
+        board.receive(&key, SharedFact { value: "bad".to_owned(), ..fact(Duration::ZERO) });
+        outdated.await;
+        let mut outdated = pin!(board.outdated(&key, "bad"));
+        assert!(outdated.as_mut().now_or_never().is_none());
+        board.set_role(&key, FactRole::Holder);
+        outdated.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewal_extends_only_what_is_needed() {
+        let board = FactBoard::default();
+        ask(&board, "old");
+        tokio::time::sleep(HOUR).await;
+        ask(&board, "s");
+        tokio::time::sleep(HOUR / 2).await;
+        board.renew(TARGET, HOUR);
+        tokio::time::sleep(HOUR / 2).await;
+        assert_eq!(board.asked_for(2 * HOUR), [(key("old"), false), (key("s"), true)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::driver::{FactBoard, FactKey, FactRole, SharedFact};
+use crate::driver::{FactBoard, FactKey, FactRole, FleetPace, SharedFact};
 use crate::etcd::{
     Compare, EtcdError, EtcdRevision, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult,
     shortest_interval,
@@ -47,6 +47,9 @@ const AWAITED_INTERVAL: Duration = Duration::from_secs(5);
 /// than a time to live, so that a claim is taken over within one after its end.
 const HOLDER_LOOK_PART: f64 = 1.0 / 3.0;
 const OTHER_LOOK_PART: f64 = 0.75;
+
+/// Smallest and largest random factor of the time between two looks.
+const LOOK_FACTORS: (f64, f64) = (0.8, 1.2);
 
 /// Shortest time between two looks.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -156,7 +159,11 @@ impl Exchange {
                 }
             }
             self.set_roles();
-            let interval = self.lease.ttl().mul_f64(self.look_part() * (0.8 + 0.4 * random_fraction()));
+            // A node may cease to be a holder before its next look.
+            let look_interval = self.lease.ttl().mul_f64(OTHER_LOOK_PART * LOOK_FACTORS.1);
+            self.board.set_pace(FleetPace { nodes: self.lease.nodes(), look_interval });
+            let factor = LOOK_FACTORS.0 + (LOOK_FACTORS.1 - LOOK_FACTORS.0) * random_fraction();
+            let interval = self.lease.ttl().mul_f64(self.look_part() * factor);
             // A whole fleet may wait for the same fact.
             let awaited = AWAITED_INTERVAL.max(shortest_interval(self.lease.nodes()));
             let interval = if self.board.is_awaited() { interval.min(awaited) } else { interval };

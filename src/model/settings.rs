@@ -132,6 +132,8 @@ pub struct ProbeSettings {
     pub s3_interval: Duration,
     /// Time for which the versioning and object-lock configuration of a bucket is cached.
     pub s3_facts_interval: Duration,
+    /// Time between two questions of this node to a bucket that another node of the fleet watches.
+    pub bucket_check_interval: Duration,
     /// Deadline of one check that waits for storage.
     pub deadline: Duration,
     /// Deadline of `mount.nfs`.
@@ -365,6 +367,7 @@ impl AgentSettings {
                 nfs_interval: long,
                 s3_interval: long,
                 s3_facts_interval: long,
+                bucket_check_interval: long,
                 deadline: Duration::from_secs(2),
                 mount_deadline: Duration::from_secs(2),
                 failures_before_offline: 2,

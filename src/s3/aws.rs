@@ -27,6 +27,7 @@ use aws_config::meta::region::ProvideRegion as _;
 use aws_sdk_s3::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use http::Uri;
 use jiff::Timestamp;
+use tokio::net::TcpStream;
 
 use super::failure::S3Failure;
 use crate::model::cause::innermost_cause;
@@ -38,7 +39,7 @@ use clients::{ClientKey, SharedClient};
 use credentials::ClientSource;
 
 pub use answer::ANSWER_LIMIT_BYTES;
-pub use bucket::AwsBucket;
+pub use bucket::{AwsBucket, ClientIdentity};
 pub use clients::ClientPool;
 pub use count::{OperationTally, RequestCounter};
 pub use credentials::CREDENTIALS_RENEWED_BEFORE_END;
@@ -110,6 +111,19 @@ impl BucketConnector {
             return None;
         }
         handshake::certificate_end(host, port, now).await
+    }
+
+    /// Whether the latest client would accept the certificate of the service, which a handshake without a request shows.
+    /// Always true without TLS. `direct` is a connection to the service or to the proxy before it. The caller sets a
+    /// deadline.
+    pub async fn accepts_service(&self, host: &str, port: u16, direct: TcpStream) -> bool {
+        if !self.uses_tls() {
+            return true;
+        }
+        match self.client.as_ref().and_then(|client| client.handshake()) {
+            Some(config) => handshake::is_accepted(host, port, direct, config).await,
+            None => false,
+        }
     }
 
     fn uses_tls(&self) -> bool {

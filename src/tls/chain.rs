@@ -23,7 +23,7 @@ pub const CERTIFICATES_MAX: usize = 16;
 const SUBJECT_CHARS_MAX: usize = 200;
 
 /// Protocols that the SDK's client offers.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+pub(super) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Returns which certificate of a chain ends first after `now`. A certificate that has ended is left out: a chain that
 /// is accepted does not need it. `None` if no end is known, or if a certificate cannot be parsed.

@@ -192,3 +192,32 @@ async fn latest_certificate_of_a_service_is_observed() {
     observed.set_url("https://other.example");
     assert_eq!(observed.expires_at(), None);
 }
+
+#[tokio::test]
+async fn handshake_succeeds_only_with_a_valid_certificate_of_a_trusted_authority() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let settings = settings(directory.path());
+    write(&settings, &authority.issue("localhost"));
+    let server = ServerTls::load(settings.clone()).await.expect("good files");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let bundle = authority.0.pem();
+    let config = Arc::new(handshake_config(Some(bundle.as_bytes())).expect("a configuration"));
+    let accepts = async |config: &Arc<ClientConfig>| {
+        let stream = TcpStream::connect(address).await.expect("connected");
+        let (serving, _) = listener.accept().await.expect("accepted");
+        let (accepted, _) =
+            tokio::join!(is_accepted(config.clone(), stream, "localhost"), server.acceptor().accept(serving));
+        accepted
+    };
+    assert!(accepts(&config).await && accepts(&config).await);
+    assert!(!accepts(&Arc::new(handshake_config(None).expect("a configuration"))).await, "an unknown authority");
+    let past = SystemTime::now() - Duration::from_secs(3600);
+    for certificate in [authority.issue_until("localhost", past), stranger.issue("localhost"), authority.issue("other")]
+    {
+        write(&settings, &certificate);
+        server.reload().await.expect("good files");
+        assert!(!accepts(&config).await, "no session was resumed");
+    }
+}

@@ -10,7 +10,7 @@ use super::cluster::EtcdCluster;
 use crate::daemon::Daemon;
 use crate::report::{assert_contains, assert_healthy, detail_of};
 use crate::storage::{immutable_target, s3, s3_target};
-use crate::support::s3_server::S3Server;
+use crate::support::s3_server::{Denied, S3Server};
 use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
 /// Another access key of the same user.
@@ -251,4 +251,73 @@ async fn two_agents_with_one_machine_id_are_reported() {
     assert_eq!(metric(&second, "targetwatch_fleet_duplicate_node_id").await, Some(1.0));
     assert_eq!(metric(&second, "targetwatch_fleet_present").await, Some(0.0));
     assert_eq!(metric(&first, "targetwatch_fleet_duplicate_node_id").await, Some(0.0));
+}
+
+/// Number of requests of an agent for a bucket so far.
+async fn requests_of(daemon: &Daemon, id: &str) -> u64 {
+    daemon.report(id).await["requests_last_hour"].as_u64().expect("a number")
+}
+
+#[tokio::test]
+async fn bucket_is_watched_by_one_node_and_judged_by_each() {
+    let (etcd, s3) = (EtcdCluster::start(1, &[]).await, s3().await);
+    let names = ["a", "b", "c"];
+    let workspaces = names.map(|name| {
+        let workspace = node(name, &etcd, ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+        workspace.configure("[fleet]\nbucket_check_interval = \"1h\"\n[s3.listing]\nenabled = false");
+        workspace
+    });
+    let mut daemons = Vec::new();
+    for workspace in &workspaces {
+        daemons.push(Daemon::start(workspace).await);
+    }
+    let id = daemons[0].create(s3_target(&s3, "plain")).await;
+    for (daemon, name) in daemons.iter().zip(names) {
+        let is_settled = |report: &Value| {
+            let holder = value_of(&etcd, "claims", &id, "bucket");
+            !holder.is_empty() && (holder == name || report["bucket_watched_by"] == holder.as_str())
+        };
+        assert_healthy(&report_of(daemon, &id, "a node that watches the bucket", is_settled).await);
+    }
+    let holder = value_of(&etcd, "claims", &id, "bucket");
+    let others: Vec<usize> = (0..names.len()).filter(|number| names[*number] != holder).collect();
+    let watching = names.iter().position(|name| *name == holder).expect("one of them");
+
+    // The others send no request, and verify their path at each probe.
+    let mut before = Vec::new();
+    for daemon in &daemons {
+        before.push((requests_of(daemon, &id).await, daemon.report(&id).await["checked_at"].clone()));
+    }
+    within(SOON, "ten more requests of the holder", async || {
+        (requests_of(&daemons[watching], &id).await >= before[watching].0 + 10).then_some(())
+    })
+    .await;
+    for number in &others {
+        let report = daemons[*number].report(&id).await;
+        assert_eq!(report["requests_last_hour"], before[*number].0, "{report:#}");
+        assert_ne!(report["checked_at"], before[*number].1, "{report:#}");
+        assert!(report["bucket_asked_at"].as_str() < report["checked_at"].as_str(), "{report:#}");
+        assert_contains(detail_of(&report, "bucket"), &["asked by this node at", &holder]);
+    }
+
+    // Credentials that fail on one node concern only this node.
+    workspaces[others[0]].write("secret", "wrong");
+    let is_offline = |report: &Value| report["status"] == "offline";
+    report_of(&daemons[others[0]], &id, "wrong credentials", is_offline).await;
+    for number in [watching, others[1]] {
+        assert_healthy(&daemons[number].report(&id).await);
+    }
+    workspaces[others[0]].write("secret", SECRET_ACCESS_KEY);
+    report_of(&daemons[others[0]], &id, "right credentials", |report| report["status"] == "available").await;
+
+    // Each node finds out itself that the bucket cannot be reached any more, and that it can again.
+    s3.deny(Denied::Everything);
+    for daemon in &daemons {
+        let report = report_of(daemon, &id, "a refusal", is_offline).await;
+        assert!(report["probe_requests"].as_u64() > Some(0), "{report:#}");
+    }
+    s3.deny(Denied::Nothing);
+    for daemon in &daemons {
+        assert_healthy(&report_of(daemon, &id, "no refusal", |report| report["status"] == "available").await);
+    }
 }

@@ -137,6 +137,8 @@ fn s3(export: &str) -> TargetView {
         clock_ahead_seconds: Some(-2),
         credentials_expire_at: Some(at(3600)),
         certificate_end: Some(CertificateEnd { at: at(7200), subject: "CN=s3".to_owned(), position: 1, of: 2 }),
+        asked_at: Some(at(40)),
+        watched_by: None,
         in_use: None,
     };
     let slow = Finding::new(Reason::Slow, "slow").into_warning();

@@ -78,6 +78,14 @@ pub struct Report {
     pub certificate_expires_at: Option<String>,
     /// Time at which the credentials of the bucket expire. `null` if they do not, or if that is not known.
     pub credentials_expire_at: Option<String>,
+    /// Time at which this node last asked the bucket itself. Not every probe asks it, if another node watches it. `null`
+    /// if the bucket did not answer.
+    #[serde(default)]
+    pub bucket_asked_at: Option<String>,
+    /// Node of the fleet that watches the bucket: it asks it at each probe, and this node more rarely. `null` if there
+    /// is none, or if it is this one.
+    #[serde(default)]
+    pub bucket_watched_by: Option<String>,
     /// Number of requests of this probe to the S3 service.
     pub probe_requests: Option<u64>,
     /// Number of this agent's requests for the bucket in the last hour.
@@ -224,6 +232,8 @@ impl From<&TargetView> for Report {
             bucket_configuration_read_at: bucket.and_then(|bucket| bucket.configuration_read_at).map(timestamp),
             certificate_expires_at: bucket.and_then(|bucket| Some(timestamp(bucket.certificate_end.as_ref()?.at))),
             credentials_expire_at: bucket.and_then(|bucket| bucket.credentials_expire_at).map(timestamp),
+            bucket_asked_at: bucket.and_then(|bucket| bucket.asked_at).map(timestamp),
+            bucket_watched_by: bucket.and_then(|bucket| bucket.watched_by.clone()),
             probe_requests: requests.map(|requests| requests.this_probe),
             requests_last_hour: requests.map(|requests| requests.last_hour),
             object_lock_proof: bucket.and_then(|bucket| LockProof::of(&bucket.lock_proof)),

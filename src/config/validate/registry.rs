@@ -46,6 +46,7 @@ pub(super) fn registry(raw: &raw::Registry, fleet: &raw::Fleet) -> Validated<Reg
             ("[registry] password_file", &raw.password_file),
             ("[registry] compare_interval", &raw.compare_interval),
             (NODE, &fleet.node),
+            ("[fleet] bucket_check_interval", &fleet.bucket_check_interval),
         ];
         return match unused.into_iter().find_map(|(key, text)| text.as_ref().map(|text| (key, text))) {
             Some((key, text)) => Err(invalid(

@@ -49,8 +49,8 @@ struct WrittenObject {
 
 impl WrittenObject {
     /// Returns the time until the next canary. It is at least the retention, so that locked canaries do not accumulate.
-    fn interval(&self) -> Duration {
-        self.settings.interval.max(self.retention.unwrap_or_default())
+    fn interval(&self, input: Input<'_>) -> Duration {
+        input.canary_interval().max(self.retention.unwrap_or_default())
     }
 }
 
@@ -89,7 +89,7 @@ impl Canaries {
     fn recent(&self, input: Input<'_>) -> Option<&WrittenObject> {
         let settings = &input.settings.s3_canary;
         let latest = self.latest.as_ref().filter(|_| input.depth == Depth::Routine)?;
-        (latest.settings == *settings && latest.at.elapsed() < latest.interval()).then_some(latest)
+        (latest.settings == *settings && latest.at.elapsed() < latest.interval(input)).then_some(latest)
     }
 
     /// Writes a canary if one is due. Returns whether it, or an earlier one, shows that these credentials can write.
@@ -142,7 +142,7 @@ impl Canaries {
             let mut detail = format!(
                 "written at {:.0}; the next one is due {} s after that",
                 latest.written_at,
-                latest.interval().as_secs()
+                latest.interval(input).as_secs()
             );
             let warnings = latest.warnings.clone();
             if self.removable_at.is_some_and(|at| at <= Instant::now()) {

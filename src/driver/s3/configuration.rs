@@ -38,6 +38,12 @@ impl Configuration {
         )
     }
 
+    /// Returns it as text, for nodes that compare it.
+    pub(super) fn digest(&self) -> String {
+        let lock = self.lock.as_ref().map(|lock| (lock.enabled, lock.default_retention.map(|it| it.to_string())));
+        format!("{:?} {lock:?}", self.versioning)
+    }
+
     /// Whether the bucket locks objects that are put without a retention. `None` if unknown.
     pub(super) fn locks_by_default(&self) -> Option<bool> {
         let locks = self.lock.as_ref().map(|lock| lock.is_enabled() && lock.default_retention.is_some());

@@ -11,10 +11,13 @@ use crate::check::lock_proof::schedule::{Basis, COUNTS_FOR_INTERVALS};
 use crate::driver::shared_facts::{FactBoard, FactKey, FactKind, FactQuestion, SharedFact, Turn};
 use crate::model::settings::AgentSettings;
 use crate::model::usage_listing::{UsageTally, WholeCount};
-use crate::model::{LockProof, LockVerdict, TargetId, UsageListing};
+use crate::model::{LockProof, LockVerdict, Reason, TargetId, UsageListing};
 
 /// Probes after which a bucket that was not reached again is left to other nodes.
 const WANTED_FOR_INTERVALS: u32 = 3;
+
+/// Intervals for which the state of a bucket counts, besides the time until it is read.
+const WATCHED_FOR_INTERVALS: u32 = 2;
 
 /// Longest explanation of a verdict that is shared, in characters.
 const WHY_MAX: usize = 1000;
@@ -35,6 +38,30 @@ pub(super) enum FactSource<T> {
     Wait,
     /// Another node found it.
     Use(T),
+}
+
+/// What another node says of a bucket that it watches.
+pub(super) enum WatchState {
+    /// No other node watches it.
+    Unwatched,
+    /// It is available, and its configuration is the one that this node knows.
+    Available(Watcher),
+    /// It is not, or its configuration is another one.
+    Changed,
+}
+
+/// A node that watches a bucket.
+pub(super) struct Watcher {
+    /// Its latest fact.
+    pub(super) fact: SharedFact,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredBucket {
+    /// Reason code of the failure. `None` while the bucket is available.
+    reason: Option<String>,
+    /// Versioning, object lock and default retention.
+    configuration: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,6 +132,44 @@ impl SharedBucketFacts {
         self.share(&self.key_of_count(access_key_id), ended_at, &value);
     }
 
+    /// Returns what the node says that watches the bucket. `configuration` is the one that this node knows.
+    pub(super) fn watched(&self, access_key_id: &str, configuration: &str, settings: &AgentSettings) -> WatchState {
+        let Some(board) = self.board() else { return WatchState::Unwatched };
+        // A fact is renewed at each probe of its node, and read here some time later.
+        let age_max = settings.probe.s3_interval * WATCHED_FOR_INTERVALS + board.pace().look_interval;
+        let source = self.source(self.key_of_bucket(access_key_id), age_max, settings, |fact| {
+            let stored: StoredBucket = serde_json::from_str(&fact.value).ok()?;
+            let is_available = stored.reason.is_none() && stored.configuration == configuration;
+            Some(if is_available { WatchState::Available(Watcher { fact: fact.clone() }) } else { WatchState::Changed })
+        });
+        match source {
+            FactSource::Use(watched) => watched,
+            FactSource::Find | FactSource::Wait => WatchState::Unwatched,
+        }
+    }
+
+    /// Shares whether the bucket is available, if this node watches it.
+    pub(super) fn share_bucket(&self, access_key_id: &str, reason: Option<Reason>, configuration: &str) {
+        let reason = reason.map(|reason| reason.as_str().to_owned());
+        let value = StoredBucket { reason, configuration: configuration.to_owned() };
+        self.share(&self.key_of_bucket(access_key_id), Timestamp::now(), &value);
+    }
+
+    /// Keeps the facts of this target while its driver does not ask for them.
+    pub(super) fn renew(&self, settings: &AgentSettings) {
+        if let Some(board) = self.board() {
+            board.renew(self.target, settings.probe.s3_interval * WANTED_FOR_INTERVALS);
+        }
+    }
+
+    /// Waits until the node that watches the bucket has news. Returns the number of nodes, which all get them. Never
+    /// returns without a fleet. Dropping the future is safe.
+    pub(super) async fn news(&self, access_key_id: &str, watcher: &Watcher) -> u64 {
+        let Some(board) = self.board() else { return std::future::pending().await };
+        board.outdated(&self.key_of_bucket(access_key_id), &watcher.fact.value).await;
+        board.pace().nodes
+    }
+
     fn source<T>(
         &self,
         key: FactKey,
@@ -141,6 +206,10 @@ impl SharedBucketFacts {
             &basis.canary.retention.as_secs().to_string(),
         ]);
         FactKey { target: self.target, kind: FactKind::LockProof, subject }
+    }
+
+    fn key_of_bucket(&self, access_key_id: &str) -> FactKey {
+        FactKey { target: self.target, kind: FactKind::Bucket, subject: digest(&[access_key_id]) }
     }
 
     fn key_of_count(&self, access_key_id: &str) -> FactKey {

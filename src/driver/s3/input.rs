@@ -1,5 +1,8 @@
 //! What one probe of a bucket works with: its settings, and then its client.
 
+use std::time::Duration;
+
+use super::bucket_watch::CANARY_INTERVAL;
 use crate::check::canary::{CanaryNames, ServiceClock};
 use crate::driver::driver_trait::Depth;
 use crate::model::S3Location;
@@ -13,11 +16,27 @@ pub(super) struct Input<'a> {
     /// First access rule whose pattern matches the bucket.
     pub(super) rule: Option<&'a S3AccessRule>,
     pub(super) depth: Depth,
+    /// Whether another node of the fleet watches the bucket, so that this one asks more rarely.
+    pub(super) is_watched: bool,
 }
 
 impl<'a> Input<'a> {
     pub(super) fn new(location: &'a S3Location, settings: &'a AgentSettings, depth: Depth) -> Self {
-        Self { location, settings, rule: rule_for(location, settings), depth }
+        Self { location, settings, rule: rule_for(location, settings), depth, is_watched: false }
+    }
+
+    /// Time between two canaries.
+    pub(super) fn canary_interval(&self) -> Duration {
+        self.settings.s3_canary.interval.max(self.interval_min())
+    }
+
+    /// Time for which the configuration of the bucket is kept.
+    pub(super) fn configuration_interval(&self) -> Duration {
+        self.settings.probe.s3_facts_interval.max(self.interval_min())
+    }
+
+    fn interval_min(&self) -> Duration {
+        if self.is_watched { CANARY_INTERVAL } else { Duration::ZERO }
     }
 
     pub(super) fn is_read_only(&self) -> bool {

@@ -20,7 +20,9 @@ use crate::model::report::{Finding, InUseFacts, finding};
 use crate::model::secret_ref::SecretRef;
 use crate::model::settings::{AgentSettings, S3AccessRule};
 use crate::model::{CheckName, END_ANNOUNCED_BEFORE, MountName, Reason, S3Location, TargetId};
-use crate::s3::aws::{AwsBucket, BucketConnector, REGION_WITHOUT_CONFIGURATION, RequestCounter, region};
+use crate::s3::aws::{
+    AwsBucket, BucketConnector, ClientIdentity, REGION_WITHOUT_CONFIGURATION, RequestCounter, region,
+};
 use crate::s3::{S3Failure, within};
 use crate::sys::node::machine_id;
 use crate::sys::secret_file::exposure_warning;
@@ -28,6 +30,17 @@ use crate::sys::secret_file::exposure_warning;
 /// Reasons with which a service refuses credentials, so that they may have been replaced.
 const REFUSALS: [Reason; 4] =
     [Reason::UnknownAccessKey, Reason::WrongSecret, Reason::UserSuspended, Reason::AccessDenied];
+
+/// State of the path to a service, without a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PathState {
+    /// The service accepts connections, and the client would accept its certificate.
+    Open,
+    /// The check `reachable` did not pass.
+    Broken,
+    /// Something else fails or has changed, which only requests explain.
+    Unclear,
+}
 
 /// Checks of the path from this node to a bucket, with their state.
 pub(super) struct NodeChecks {
@@ -102,7 +115,7 @@ impl NodeChecks {
         canary_decides: bool,
         log: &mut CheckLog,
     ) -> Option<(AwsBucket, FoundBucket)> {
-        let Input { location, settings, rule, depth } = input;
+        let Input { location, settings, rule, depth, .. } = input;
         let deadline = settings.probe.deadline;
         let mut service = None;
         let connector = &self.connector;
@@ -167,6 +180,41 @@ impl NodeChecks {
         }
         self.latest_credentials = Some(credentials);
         Some((api?, found?))
+    }
+
+    /// Checks the path to the service without a request: a connection, and a TLS handshake that trusts the authorities of
+    /// the client. `known` is the client with which the bucket was last asked.
+    pub(super) async fn verify_path(
+        &mut self,
+        input: Input<'_>,
+        known: &ClientIdentity,
+        log: &mut CheckLog,
+    ) -> PathState {
+        let Input { settings, rule, .. } = input;
+        let deadline = settings.probe.deadline;
+        let credentials = self.credentials.read(input).await;
+        let Ok(secret) = credentials.secret() else { return PathState::Unclear };
+        let connector = &mut self.connector;
+        let connecting = async {
+            let region = region(rule, secret.map(|secret| &**secret)).await?;
+            let api = connector.connect(rule, secret, &region).await?;
+            Ok::<_, S3Failure>((api.identity(), address(connector, rule, Some(&region)).await?))
+        };
+        let Ok(Ok((identity, (proxy, host, port)))) = tokio::time::timeout(deadline, connecting).await else {
+            return PathState::Unclear;
+        };
+        if identity != *known {
+            return PathState::Unclear;
+        }
+        let (address, at_port) = proxy.as_ref().map_or((&*host, port), |(proxy, port)| (proxy, *port));
+        let Some(connected) = log.run(CheckName::Reachable, tcp_connect(address, at_port, deadline)).await else {
+            return PathState::Broken;
+        };
+        let accepting = connector.accepts_service(&host, port, connected.stream);
+        match tokio::time::timeout(deadline, accepting).await {
+            Ok(true) => PathState::Open,
+            _ => PathState::Unclear,
+        }
     }
 
     /// Records that the service refuses the credentials of the latest [`Self::reach`], although that check has passed:

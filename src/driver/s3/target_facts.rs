@@ -37,6 +37,8 @@ pub(super) struct TargetFacts {
     listing: BackgroundListing,
     proofs: LockProofs,
     pub(super) fleet: SharedBucketFacts,
+    /// Whether the latest probe waited for a fact of another node.
+    waits: bool,
 }
 
 /// Facts that one probe found.
@@ -55,12 +57,14 @@ impl TargetFacts {
             listing: BackgroundListing::default(),
             proofs: LockProofs::default(),
             fleet: SharedBucketFacts::new(target, host.facts.clone()),
+            waits: false,
         }
     }
 
     /// Prepares for a probe, which may end before the bucket answers.
     pub(super) fn begin_probe(&mut self, input: Input<'_>) {
         self.proofs.begin_probe();
+        self.waits = false;
         if !input.settings.s3_listing.enabled {
             self.listing.stop();
         }
@@ -83,6 +87,11 @@ impl TargetFacts {
     /// When the lock proof has its next step.
     pub(super) fn proof_due(&self) -> Option<Instant> {
         self.proofs.due()
+    }
+
+    /// Whether the latest probe left something in progress, so that the next one must continue it.
+    pub(super) fn is_in_progress(&self) -> bool {
+        self.waits || self.proofs.in_use().is_some() || self.listing.so_far().under_way.is_some()
     }
 
     /// Canary of the lock proof in progress.
@@ -110,9 +119,9 @@ impl TargetFacts {
         must_read: bool,
         log: &mut CheckLog,
     ) -> FoundFacts {
-        let Input { settings, rule, .. } = input;
+        let rule = input.rule;
         self.fleet.set_temporary(api.credentials_expire_at().is_some());
-        let (key, interval) = (api.access_key_id(), settings.probe.s3_facts_interval);
+        let (key, interval) = (api.access_key_id(), input.configuration_interval());
         let kept = self.configuration.take().filter(|kept| !must_read && kept.is_usable(rule, key, interval));
         let configuration = match kept {
             Some(kept) => {
@@ -127,7 +136,7 @@ impl TargetFacts {
             }
         };
         let usage_listing = self.list(api, input, usage);
-        let checked = bucket_capacity(usage, usage_listing.as_ref(), settings.probe.nearly_full_percent);
+        let checked = bucket_capacity(usage, usage_listing.as_ref(), input.settings.probe.nearly_full_percent);
         let capacity = log.run(CheckName::Capacity, async { checked }).await;
         FoundFacts { configuration, capacity, usage_listing }
     }
@@ -172,7 +181,10 @@ impl TargetFacts {
         }
         match self.fleet.usage_listing(api.access_key_id(), settings) {
             FactSource::Find => {}
-            FactSource::Wait => return Some(self.listing.so_far()).filter(|listing| listing.whole.is_some()),
+            FactSource::Wait => {
+                self.waits = true;
+                return Some(self.listing.so_far()).filter(|listing| listing.whole.is_some());
+            }
             FactSource::Use(listing) => {
                 self.listing.rest();
                 return Some(listing);
@@ -195,7 +207,7 @@ impl TargetFacts {
         configuration: &Configuration,
         log: &mut CheckLog,
     ) -> LockProofState {
-        let Input { location, settings, rule, depth } = input;
+        let Input { location, settings, rule, depth, .. } = input;
         if !self.immutable {
             return LockProofState::NotAsked;
         }
@@ -229,7 +241,10 @@ impl TargetFacts {
         let source = fleet.lock_proof(&basis, settings);
         let is_found_elsewhere = match source {
             FactSource::Find => false,
-            FactSource::Wait => true,
+            FactSource::Wait => {
+                self.waits = true;
+                true
+            }
             FactSource::Use(proof) => {
                 proofs.adopt(proof, &basis);
                 true

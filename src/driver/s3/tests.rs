@@ -65,6 +65,20 @@ async fn canary_is_due_at_its_interval_on_request_and_after_a_failure() {
 }
 
 #[tokio::test]
+async fn canary_of_a_bucket_that_another_node_watches_is_due_later() {
+    let (location, mut settings) = (location(), settings());
+    settings.s3_canary.interval = Duration::ZERO;
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let watched = Input { is_watched: true, ..input };
+    let mut canaries = Canaries::default();
+    let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+    canaries.write_if_due(&session(FakeObjects::default()), watched, &configuration(None), None, false, &mut log).await;
+    assert_eq!(log.finish()[0].outcome, Outcome::Passed);
+    // As soon as nobody watches the bucket, or reports trouble with it, the canary of this node decides again.
+    assert!(!canaries.is_due(watched) && canaries.is_due(input));
+}
+
+#[tokio::test]
 async fn locked_canary_is_removed_at_the_end_of_its_retention() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);

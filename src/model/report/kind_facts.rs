@@ -169,6 +169,10 @@ pub struct BucketFacts {
     pub credentials_expire_at: Option<Timestamp>,
     /// Which certificate that the service presents ends first. `None` if that is not known, or without TLS.
     pub certificate_end: Option<CertificateEnd>,
+    /// When this node last asked the bucket itself and got an answer. `None` if the latest probe got none.
+    pub asked_at: Option<Timestamp>,
+    /// The node of the fleet that asks the bucket at each interval, while this one asks more rarely. `None`: this one.
+    pub watched_by: Option<String>,
     /// The mount of the bucket that another program made at the mount path, such as a FUSE file system.
     pub in_use: Option<Box<InUseFacts>>,
 }

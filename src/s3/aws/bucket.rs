@@ -59,7 +59,23 @@ pub struct AwsBucket {
     pub(super) put_headers: Arc<BTreeMap<String, String>>,
 }
 
+/// Credentials, CA bundle and region of a client. It is equal as long as none of them has changed.
+#[derive(Debug, Clone)]
+pub struct ClientIdentity(Renewal);
+
+impl PartialEq for ClientIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is_same(&other.0)
+    }
+}
+
 impl AwsBucket {
+    /// Returns the identity of its client.
+    #[must_use]
+    pub fn identity(&self) -> ClientIdentity {
+        ClientIdentity(self.renewal.clone())
+    }
+
     pub(super) fn new(
         connected: SigningClient,
         location: &S3Location,

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -17,6 +17,7 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use rustls::ClientConfig;
 
 use super::count::OperationTally;
 use super::credentials::{ClientSource, Renewal};
@@ -24,6 +25,7 @@ use super::{answer, credentials, trust};
 use crate::model::S3Endpoint;
 use crate::model::settings::S3Addressing;
 use crate::s3::failure::S3Failure;
+use crate::tls;
 
 /// Everything that a client depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,6 +81,8 @@ pub(super) struct SharedClient {
     /// Key of the client.
     pub(super) key: ClientKey,
     http_client: SharedHttpClient,
+    /// Configuration of handshakes without a request, from the first one on. `None` inside: it cannot be made.
+    handshake: OnceLock<Option<Arc<ClientConfig>>>,
     latest: tokio::sync::Mutex<Option<Loaded>>,
 }
 
@@ -110,7 +114,12 @@ impl SharedClient {
     fn new(key: ClientKey) -> Result<Self, S3Failure> {
         let plain = key.endpoint.as_ref().is_some_and(|endpoint| !endpoint.is_tls());
         let http_client = trust::http_client(plain, key.ca_bundle.as_deref())?;
-        Ok(Self { key, http_client, latest: tokio::sync::Mutex::default() })
+        Ok(Self { key, http_client, handshake: OnceLock::new(), latest: tokio::sync::Mutex::default() })
+    }
+
+    /// Returns a TLS configuration that trusts the same authorities. `None` if it cannot be made.
+    pub(super) fn handshake(&self) -> Option<Arc<ClientConfig>> {
+        self.handshake.get_or_init(|| tls::handshake_config(self.key.ca_bundle.as_deref()).ok().map(Arc::new)).clone()
     }
 
     /// Returns the client with the current credentials.

@@ -62,6 +62,11 @@ impl Renewal {
         Self { is_long_lived, asked_at: None, is_repeated: Arc::default() }
     }
 
+    /// Whether both are about the same read of the same credentials, in the same client.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.is_repeated, &other.is_repeated)
+    }
+
     /// Returns whether the source should be asked now for credentials after those that expire at `end`. Counts as
     /// asked.
     pub(super) fn ask(&mut self, end: Option<SystemTime>, now: SystemTime) -> bool {

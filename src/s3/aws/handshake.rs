@@ -3,8 +3,11 @@
 //! The SDK's client has no access to them. The handshake takes the same proxy as the requests, offers the same
 //! protocols and sends no request. Proxies that are themselves reached by TLS are left out.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 use jiff::Timestamp;
+use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -12,6 +15,7 @@ use tokio::time::Instant;
 use super::trust::{LOOKUP_TIMEOUT, intercept};
 use crate::model::report::CertificateEnd;
 use crate::sys::resolve::STORAGE;
+use crate::tls;
 use crate::tls::chain::{earliest_end, presented_chain};
 
 /// Longest answer of a proxy to CONNECT.
@@ -22,6 +26,19 @@ const PROXY_ANSWER_LIMIT_BYTES: usize = 8 << 10;
 pub(super) async fn certificate_end(host: &str, port: u16, now: Timestamp) -> Option<CertificateEnd> {
     let chain = presented_chain(connect(host, port).await?, host).await?;
     earliest_end(&chain, now)
+}
+
+/// Whether a handshake with this configuration succeeds: the service has a valid certificate. `direct` is a connection
+/// to the service, which is used unless there is a proxy. The caller sets a deadline.
+pub(super) async fn is_accepted(host: &str, port: u16, direct: TcpStream, config: Arc<ClientConfig>) -> bool {
+    let stream = match intercept(host, port, "https") {
+        None => Some(direct),
+        Some(_) => connect(host, port).await,
+    };
+    match stream {
+        Some(stream) => tls::is_accepted(config, stream, host).await,
+        None => false,
+    }
 }
 
 /// Connects to a service, through a proxy if the environment names one for it.

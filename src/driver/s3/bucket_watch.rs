@@ -1,0 +1,159 @@
+//! Buckets that one node of a fleet watches for all.
+//!
+//! The node that holds the claim of the fact `bucket` asks the bucket at each interval, and shares whether it is
+//! available. While it is, the other nodes verify only their own path at each interval, with a connection and a TLS
+//! handshake. They ask the bucket itself at `[fleet] bucket_check_interval`, and write a canary each
+//! [`CANARY_INTERVAL`]. A report repeats what the node found itself and says when. So no node reports a bucket as
+//! available that it did not reach with its own credentials.
+//!
+//! | event | what this node does |
+//! |---|---|
+//! | the other node finds the bucket unavailable, or with another configuration | asks it at each interval, from now on |
+//! | the fact is older than two intervals and a look at it, or etcd does not answer for long | the same |
+//! | its own path, credentials or certificate authority fails or changes | the same, until a probe passes |
+//! | its settings change, or a check is requested | asks once |
+//!
+//! The fact of another node never decides: it only makes this node ask, or lets it ask more rarely.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::fleet_facts::Watcher;
+use crate::check::CheckLog;
+use crate::model::report::BucketFacts;
+use crate::model::{Capacity, CheckName, CheckResult, Outcome, random_fraction};
+use crate::s3::aws::ClientIdentity;
+
+/// Shortest time between two canaries of a node, and between two reads of the configuration, while another node watches
+/// the bucket.
+pub(super) const CANARY_INTERVAL: Duration = Duration::from_hours(6);
+
+/// Largest part by which a question is later than its interval, so that nodes do not ask together. It is not earlier, so
+/// that the number of questions in an hour is never larger.
+const LATER_BY: f64 = 0.2;
+
+/// Time between the probes of two nodes after news about a bucket, on average.
+const PROBE_SPACING: Duration = Duration::from_millis(20);
+
+/// What a node found when it last asked a bucket that is available.
+pub(super) struct AskedBucket {
+    /// Access key with which it asked.
+    pub(super) access_key_id: String,
+    /// Client with which it asked.
+    pub(super) identity: ClientIdentity,
+    /// Configuration of the bucket, as the nodes share it.
+    pub(super) configuration: String,
+    /// Results of the checks.
+    pub(super) checks: Vec<CheckResult>,
+    /// Its capacity.
+    pub(super) capacity: Option<Capacity>,
+    /// Facts of the report.
+    pub(super) facts: BucketFacts,
+}
+
+/// What one node knows of a bucket that another node may watch.
+#[derive(Default)]
+pub(super) struct BucketWatch {
+    latest: Option<Latest>,
+    /// The node that watched the bucket at the latest probe.
+    watcher: Option<Watcher>,
+    /// Access key of the latest probe that passed.
+    access_key_id: Option<String>,
+}
+
+struct Latest {
+    asked: AskedBucket,
+    at: Instant,
+    asked_at: Timestamp,
+    /// Part of the interval by which the next question is later.
+    later: f64,
+}
+
+impl BucketWatch {
+    /// Keeps what a probe found that has asked the bucket. `may_rest` is whether nothing is in progress.
+    pub(super) fn keep(&mut self, asked: AskedBucket, may_rest: bool) {
+        self.access_key_id = Some(asked.access_key_id.clone());
+        let later = LATER_BY * random_fraction();
+        let latest = Latest { asked, at: Instant::now(), asked_at: Timestamp::now(), later };
+        self.latest = may_rest.then_some(latest);
+    }
+
+    /// Makes the next probe ask the bucket.
+    pub(super) fn forget(&mut self) {
+        self.latest = None;
+        self.watcher = None;
+    }
+
+    /// Access key of the latest probe that passed.
+    pub(super) fn access_key_id(&self) -> Option<&str> {
+        self.access_key_id.as_deref()
+    }
+
+    /// What this node found when it last asked, if the next probe need not ask.
+    pub(super) fn latest(&self) -> Option<&AskedBucket> {
+        self.latest.as_ref().map(|latest| &latest.asked)
+    }
+
+    /// Sets the node that watches the bucket.
+    pub(super) fn set_watcher(&mut self, watcher: Option<Watcher>) {
+        self.watcher = watcher;
+    }
+
+    /// The node that watches the bucket.
+    pub(super) fn watcher(&self) -> Option<&Watcher> {
+        self.watcher.as_ref()
+    }
+
+    /// Whether this node asks the bucket in this probe. `interval` is the time between two questions.
+    pub(super) fn is_due(&self, interval: Duration) -> bool {
+        let is_recent = |latest: &Latest| latest.at.elapsed() < interval.mul_f64(1.0 + latest.later);
+        self.watcher.is_none() || !self.latest.as_ref().is_some_and(is_recent)
+    }
+
+    /// Records in the log what this node found when it last asked. `interval` is the time between two probes.
+    pub(super) fn repeat(&self, interval: Duration, log: &mut CheckLog) -> (Option<Capacity>, BucketFacts) {
+        let (Some(Latest { asked, asked_at, .. }), Some(watcher)) = (&self.latest, &self.watcher) else {
+            return (None, BucketFacts::default());
+        };
+        for result in &asked.checks {
+            let before = result.detail.as_ref().map(|detail| format!("{detail}, ")).unwrap_or_default();
+            let (outcome, detail) = match result.check {
+                CheckName::Reachable | CheckName::InUse => continue,
+                CheckName::Bucket => (
+                    Outcome::Skipped,
+                    Some(format!(
+                        "asked by this node at {asked_at:.0}; the node {} asks every {} s, and found it available at {:.0}",
+                        watcher.fact.node,
+                        interval.as_secs(),
+                        watcher.fact.observed_at
+                    )),
+                ),
+                CheckName::WriteCanary if result.outcome == Outcome::Passed => (
+                    Outcome::Skipped,
+                    Some(format!(
+                        "written at {asked_at:.0}; the next one is due {} s after that",
+                        CANARY_INTERVAL.as_secs()
+                    )),
+                ),
+                CheckName::Capacity => (result.outcome, Some(format!("{before}as read at {asked_at:.0}"))),
+                _ => (result.outcome, result.detail.clone()),
+            };
+            let mut repeated = CheckResult::new(result.check, outcome, result.findings().to_vec(), Duration::ZERO);
+            repeated.detail = detail;
+            log.repeat(repeated);
+        }
+        let (at, node) = (Some(*asked_at), Some(watcher.fact.node.clone()));
+        (asked.capacity, BucketFacts { asked_at: at, watched_by: node, ..asked.facts.clone() })
+    }
+}
+
+/// Returns a random wait after news about a bucket. Many nodes get the news together, so the wait is up to
+/// [`PROBE_SPACING`] for each node, and at most `interval`.
+pub(super) fn wait_after_news(nodes: u64, interval: Duration) -> Duration {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    PROBE_SPACING.saturating_mul(nodes).min(interval).mul_f64(random_fraction())
+}
+
+#[cfg(test)]
+mod tests;
