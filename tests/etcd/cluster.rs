@@ -267,20 +267,27 @@ pub struct HaProxy {
 impl HaProxy {
     /// Starts haproxy, which closes connections that are idle for this time.
     pub async fn start(urls: &[String], idle: Duration) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let port = free_ports(1)[0];
         let servers: String = urls
             .iter()
             .enumerate()
             .map(|(n, url)| format!("  server m{n} {}\n", url.trim_start_matches("http://")))
             .collect();
         let idle = idle.as_millis();
-        let configuration = format!(
-            "defaults\n  mode http\n  timeout connect 2s\n  timeout client {idle}ms\n  timeout server 10s\n  timeout http-keep-alive {idle}ms\n\
-             listen etcd\n  bind 127.0.0.1:{port}\n{servers}"
-        );
+        Self::start_with(|port| {
+            format!(
+                "defaults\n  mode http\n  timeout connect 2s\n  timeout client {idle}ms\n  timeout server 10s\n  timeout http-keep-alive {idle}ms\n\
+                 listen etcd\n  bind 127.0.0.1:{port}\n{servers}"
+            )
+        })
+        .await
+    }
+
+    /// Starts haproxy with this configuration, which listens on the port.
+    pub async fn start_with(configuration: impl FnOnce(u16) -> String) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_ports(1)[0];
         let file = directory.path().join("haproxy.cfg");
-        std::fs::write(&file, configuration).expect("written");
+        std::fs::write(&file, configuration(port)).expect("written");
         let process = Command::new("/usr/sbin/haproxy")
             .args(["-db", "-f"])
             .arg(&file)

@@ -32,12 +32,17 @@ pub fn workspace(urls: &[String]) -> Workspace {
 
 /// Lets the agent of a workspace use the registry in etcd, with more keys of its section.
 pub fn use_etcd(workspace: &Workspace, urls: &[String], more: &str) {
+    use_etcd_as(workspace, urls, "cloud", more);
+}
+
+/// The same with another prefix.
+pub fn use_etcd_as(workspace: &Workspace, urls: &[String], prefix: &str, more: &str) {
     let (scheme, _) = urls[0].split_once("://").expect("a URL");
     let scheme = if scheme == "https" { "etcd+https" } else { "etcd" };
     let hosts: Vec<&str> = urls.iter().filter_map(|url| Some(url.split_once("://")?.1)).collect();
     let (hosts, cache) = (hosts.join(","), workspace.registry());
     workspace.configure(&format!(
-        "[registry]\nurl = \"{scheme}://{hosts}/cloud\"\ncache = {cache:?}\ncompare_interval = \"1s\"\n{more}"
+        "[registry]\nurl = \"{scheme}://{hosts}/{prefix}\"\ncache = {cache:?}\ncompare_interval = \"1s\"\n{more}"
     ));
 }
 
