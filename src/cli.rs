@@ -24,6 +24,7 @@ pub mod output;
 pub mod registry;
 pub mod render;
 pub mod runtime;
+pub mod scope;
 mod select;
 pub mod serve;
 pub mod status;

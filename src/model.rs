@@ -6,6 +6,7 @@
 //! - the format of an export ([`export`]), and the name of its directory ([`mount_name`]),
 //! - the content of a report ([`report`], [`reason`], [`usage_listing`]), and the display of capacity ([`capacity`]),
 //! - the visibility of target types ([`caller`]),
+//! - the nodes on which a target is expected ([`node_scope`]),
 //! - the content of a secret with credentials ([`bucket_secret`]),
 //! - the canary file ([`canary_file`]), and the record of canary objects ([`canary_record`]),
 //! - the settings of the agent ([`settings`]).
@@ -27,6 +28,7 @@ pub mod line;
 pub mod mount_mode;
 pub mod mount_name;
 pub mod nfs_options;
+pub mod node_scope;
 pub mod own_mount;
 pub mod project;
 pub mod reason;
@@ -53,6 +55,7 @@ pub use jitter::random_fraction;
 pub use mount_mode::MountMode;
 pub use mount_name::MountName;
 pub use nfs_options::NfsOptions;
+pub use node_scope::{LabeledNode, NodeScope};
 pub use own_mount::OwnMountId;
 pub use project::{ProjectId, TypeProject};
 pub use reason::Reason;

@@ -14,6 +14,16 @@ pub enum AgentError {
     /// No target has this id.
     #[error("there is no backup target {0}")]
     TargetNotFound(TargetId),
+    /// The target is not one of this node.
+    #[error(
+        "backup target {id} is not in the scope of this node ({node}), which neither mounts nor probes it. PUT and DELETE of it work here too"
+    )]
+    OutOfScope {
+        /// The target.
+        id: TargetId,
+        /// Name of this node.
+        node: String,
+    },
     /// No directory name can be derived from the export.
     #[error("filesystem_export: {0}")]
     MountName(#[from] MountNameError),

@@ -18,7 +18,7 @@ use super::statistics::ProbeStatistics;
 use super::view::View;
 use crate::driver::{Host, PoolStats};
 use crate::model::settings::AgentSettings;
-use crate::model::{TargetId, TargetTypeId};
+use crate::model::{LabeledNode, TargetId, TargetTypeId};
 use crate::registry::{Change, Registry, ReplicaStatus, Snapshot, WriteResult};
 
 /// Version of this agent, which new targets and types record.
@@ -98,6 +98,12 @@ impl Agent {
         let view = self.view();
         let overdue = view.targets.iter().find(|view| view.is_overdue())?;
         Some(format!("the probes of {} do not end", overdue.target.spec.export()))
+    }
+
+    /// Returns this node in the fleet. `None` without one.
+    #[must_use]
+    pub fn fleet_node(&self) -> Option<&LabeledNode> {
+        self.shared.host.fleet_node.as_ref()
     }
 
     /// Returns the settings in force.
@@ -232,9 +238,23 @@ impl Agent {
         .await
     }
 
-    /// Returns why a target has no task: the agent is stopping, or there is no such target.
+    /// Returns why a target has no task: the agent is stopping, or it is not a target of this node.
     pub(super) fn no_task(&self, id: TargetId) -> AgentError {
-        if *self.shared.stopping.borrow() { AgentError::Stopping } else { AgentError::TargetNotFound(id) }
+        if *self.shared.stopping.borrow() { AgentError::Stopping } else { self.not_here(id) }
+    }
+
+    /// Returns why a target is not in the view.
+    pub(super) fn not_here(&self, id: TargetId) -> AgentError {
+        match &self.shared.host.fleet_node {
+            Some(node) if self.is_elsewhere(id) => AgentError::OutOfScope { id, node: node.name.clone() },
+            _ => AgentError::TargetNotFound(id),
+        }
+    }
+
+    /// Whether the registry has a target in whose scope this node is not.
+    pub(super) fn is_elsewhere(&self, id: TargetId) -> bool {
+        let snapshot = self.shared.registry.snapshot();
+        snapshot.target(id).is_some_and(|registered| !self.shared.host.is_in_scope_of(&registered.target))
     }
 }
 

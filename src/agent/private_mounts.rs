@@ -1,7 +1,8 @@
 //! Sweep of the private root at start: ends private mounts that no target owns.
 //!
 //! A target's own task ends its private mount, also after a change of its mode or options. So only mounts of targets
-//! that were removed, or whose export changed, while the agent did not run are ended here.
+//! that were removed, or whose export changed, while the agent did not run are ended here. So are those of targets in
+//! whose scope the node is not any more.
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ pub(super) async fn sweep(shared: &Arc<Shared>) {
 async fn end_unowned(shared: &Arc<Shared>) {
     let settings = shared.settings.borrow().clone();
     let mut unowned = PrivateMount::all(&shared.host.mounts.current(), &settings);
-    unowned.retain(|mount| !is_owned(shared, mount));
+    // The task of a target that uses the directory ends a mount that does not fit.
+    unowned.retain(|mount| !shared.is_directory_used(&mount.name));
     if unowned.len() > SWEPT_MAX {
         tracing::warn!(
             found = unowned.len(),
@@ -34,7 +36,7 @@ async fn end_unowned(shared: &Arc<Shared>) {
     for mount in unowned {
         // Announced before the registry is read, so that a target that is created later waits for the unmount.
         let _unmounting = shared.begin_unmount(&mount.name);
-        if is_owned(shared, &mount) {
+        if shared.is_directory_used(&mount.name) {
             continue;
         }
         let path = mount.name.below(&settings.mounts.private_root);
@@ -49,9 +51,4 @@ async fn end_unowned(shared: &Arc<Shared>) {
         };
         tracing::warn!(%path, problem, "a private mount that belongs to no target stays: `umount` it");
     }
-}
-
-/// Whether a target uses the directory. Its task ends the mount if it does not fit.
-fn is_owned(shared: &Shared, mount: &PrivateMount) -> bool {
-    shared.registry.snapshot().targets().iter().any(|other| other.target.mount_name.collides_with(&mount.name))
 }

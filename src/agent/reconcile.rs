@@ -3,6 +3,9 @@
 //! Snapshots come from the registry's watch, and from use cases that have just committed a change and do not wait
 //! for the watch. The reconciler ignores a snapshot that is older than the last one, so views appear in the order
 //! of commits. Nothing here waits.
+//!
+//! Only the part of the content in whose scope this node is ([`Shared::own_part`]) has tasks and is in the view. So a
+//! target that leaves this node is unmounted as after a deletion, and one that arrives is probed as after a creation.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,7 +26,10 @@ pub(super) struct Reconciler {
 /// Running tasks, and the snapshot that they match.
 #[derive(Default)]
 struct Reconciled {
-    snapshot: Arc<Snapshot>,
+    /// All targets of the registry.
+    whole: Arc<Snapshot>,
+    /// Those of this node.
+    own: Arc<Snapshot>,
     tasks: HashMap<TargetId, TaskHandle>,
 }
 
@@ -35,6 +41,7 @@ impl Reconciler {
         let first = snapshots.borrow_and_update().clone();
         let reconciler = Arc::new(Self { shared, state: Mutex::default() });
         reconciler.apply(&mut reconciler.state(), &first, FirstProbe::Soon);
+        reconciler.unmount_others(&first);
         tokio::spawn(follow(Arc::downgrade(&reconciler), snapshots));
         reconciler
     }
@@ -42,7 +49,7 @@ impl Reconciler {
     /// Applies a snapshot to tasks and view, unless a later one was applied already.
     pub(super) fn reconcile(&self, snapshot: &Arc<Snapshot>) {
         let mut state = self.state();
-        if snapshot.revision() > state.snapshot.revision() {
+        if snapshot.revision() > state.whole.revision() {
             self.apply(&mut state, snapshot, FirstProbe::Now);
         }
     }
@@ -53,20 +60,24 @@ impl Reconciler {
     }
 
     fn apply(&self, state: &mut Reconciled, snapshot: &Arc<Snapshot>, first_probe: FirstProbe) {
-        let differences = snapshot.differences_from(&state.snapshot);
-        state.snapshot = snapshot.clone();
+        let own = self.shared.own_part(snapshot);
+        let differences = own.differences_from(&state.own);
+        let former = std::mem::replace(&mut state.whole, snapshot.clone());
+        state.own = own.clone();
         if differences.is_empty() {
             return;
         }
         // The view changes before the tasks, because the report of a target that is not in the view would be lost.
         let mount_root = self.shared.settings.borrow().mounts.root.clone();
-        self.shared.views.publish_differences(&differences, snapshot, &mount_root);
+        self.shared.views.publish_differences(&differences, &own, &mount_root);
         for difference in differences {
             match difference {
                 Difference::Added(registered) => {
                     if first_probe == FirstProbe::Now {
                         let mount_path = registered.target.mount_name.below(&mount_root);
-                        tracing::info!(target_id = %registered.target.id, export = registered.target.spec.export(), mount_path = %mount_path.display(), "created");
+                        let was_elsewhere = former.target(registered.target.id).is_some();
+                        let what = if was_elsewhere { "this node is in its scope now" } else { "created" };
+                        tracing::info!(target_id = %registered.target.id, export = registered.target.spec.export(), mount_path = %mount_path.display(), "{what}");
                     }
                     if self.shared.has_tasks {
                         let handle = task::start(&self.shared, registered.target.clone(), first_probe);
@@ -79,11 +90,30 @@ impl Reconciler {
                     }
                 }
                 Difference::Removed(registered) => {
-                    tracing::info!(target_id = %registered.target.id, export = registered.target.spec.export(), "deleted");
-                    if let Some(task) = state.tasks.remove(&registered.target.id) {
+                    let id = registered.target.id;
+                    let is_elsewhere = snapshot.target(id).is_some();
+                    let what = if is_elsewhere { "this node is not in its scope any more" } else { "deleted" };
+                    tracing::info!(target_id = %id, export = registered.target.spec.export(), "{what}");
+                    if let Some(board) = &self.shared.host.facts {
+                        board.withdraw(id);
+                    }
+                    if let Some(task) = state.tasks.remove(&id) {
                         task.mailbox().assign(None);
                     }
                 }
+            }
+        }
+    }
+
+    /// Unmounts what an earlier process mounted of targets in whose scope this node is not any more, because its labels
+    /// changed with the restart.
+    fn unmount_others(&self, whole: &Snapshot) {
+        let (shared, mounts) = (&self.shared, self.shared.host.mounts.current());
+        let root = shared.settings.borrow().mounts.root.clone();
+        let others = whole.targets().iter().filter(|registered| !shared.host.is_in_scope_of(&registered.target));
+        for registered in others.filter(|_| shared.has_tasks) {
+            if mounts.topmost_at(&registered.target.mount_name.below(&root)).is_some() {
+                task::start(shared, registered.target.clone(), FirstProbe::Soon).mailbox().assign(None);
             }
         }
     }

@@ -11,7 +11,7 @@ use super::transition_log::TransitionLog;
 use crate::driver::Host;
 use crate::model::MountName;
 use crate::model::settings::AgentSettings;
-use crate::registry::Registry;
+use crate::registry::{Registry, Snapshot};
 
 /// State that outlives a single task or request.
 pub(super) struct Shared {
@@ -50,6 +50,18 @@ impl Shared {
             unmounting: watch::Sender::default(),
             changing: Arc::default(),
         }
+    }
+
+    /// Returns the part of the registry's content that concerns this node: the targets in whose scope it is.
+    pub(super) fn own_part(&self, snapshot: &Arc<Snapshot>) -> Arc<Snapshot> {
+        snapshot.part(|target| self.host.is_in_scope_of(target))
+    }
+
+    /// Whether a target of this node uses a directory, or one that contains it or is inside it.
+    pub(super) fn is_directory_used(&self, name: &MountName) -> bool {
+        let snapshot = self.registry.snapshot();
+        let mut own = snapshot.targets().iter().filter(|other| self.host.is_in_scope_of(&other.target));
+        own.any(|other| other.target.mount_name.collides_with(name))
     }
 
     /// Announces that a directory is being unmounted, until the returned value is dropped.

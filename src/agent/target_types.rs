@@ -62,6 +62,12 @@ impl NewType {
 }
 
 impl Agent {
+    /// Returns a target type by its id, which may be a former one. Its target may be out of the scope of this node.
+    #[must_use]
+    pub fn target_type(&self, id: TargetTypeId) -> Option<Arc<TargetType>> {
+        self.shared.registry.snapshot().target_type(self.current_type_id(id)).cloned()
+    }
+
     /// Creates a target type. A type that is the default makes its target the default.
     ///
     /// # Errors

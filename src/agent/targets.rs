@@ -12,8 +12,8 @@ use super::lifecycle::{Agent, VERSION, run_to_completion};
 use super::task::Mailbox;
 use super::view::TargetView;
 use crate::model::settings::DeclaredTarget;
-use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec, TargetType, Transition};
-use crate::registry::{Change, TargetChange};
+use crate::model::{MountName, NodeScope, SpecFields, Target, TargetId, TargetSpec, TargetType, Transition};
+use crate::registry::{Change, Snapshot, TargetChange};
 
 /// Longest wait for one requested probe, as a multiple of its `deadline`. Includes the waits for a free child process.
 /// A probe takes this long only if its workers break.
@@ -30,6 +30,8 @@ pub struct NewTarget {
     pub is_default: Option<bool>,
     /// Metadata of the target.
     pub metadata: BTreeMap<String, String>,
+    /// The nodes on which it is expected. `None`: all nodes.
+    pub scope: Option<NodeScope>,
     /// The user who creates it, if authentication names one.
     pub user_id: Option<String>,
 }
@@ -42,9 +44,14 @@ impl Agent {
     pub async fn create_target(&self, new: NewTarget) -> Result<Arc<TargetView>, AgentError> {
         let id = Uuid::new_v4();
         let snapshot = self.change(|now| self.creation(id, new, now)).await?;
-        let created = snapshot.target(id).ok_or(AgentError::TargetNotFound(id))?;
         // Not from the view, which may already contain the first probe, or may no longer contain the target.
-        Ok(Arc::new(TargetView::not_checked(created, &self.settings().mounts.root, Timestamp::now())))
+        self.not_checked(&snapshot, id)
+    }
+
+    /// Returns a target of the registry without a probe.
+    fn not_checked(&self, snapshot: &Snapshot, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
+        let registered = snapshot.target(id).ok_or(AgentError::TargetNotFound(id))?;
+        Ok(Arc::new(TargetView::not_checked(registered, &self.settings().mounts.root, Timestamp::now())))
     }
 
     /// Creates the declared targets of the configuration that do not exist yet, and applies declared fields to those
@@ -52,9 +59,8 @@ impl Agent {
     pub async fn declare_targets(&self, declared: &[DeclaredTarget]) {
         for DeclaredTarget { spec, changes, type_name, is_default, metadata } in declared {
             let export = spec.export();
-            let view = self.view();
-            if let Some(existing) = view.targets.iter().find(|view| view.target.spec.is_same_storage(spec)) {
-                self.apply_declared(&existing.target, changes).await;
+            if let Some(existing) = self.registered(spec) {
+                self.apply_declared(&existing, changes).await;
                 continue;
             }
             let new = NewTarget {
@@ -62,21 +68,27 @@ impl Agent {
                 type_name: type_name.clone(),
                 is_default: *is_default,
                 metadata: metadata.clone(),
+                scope: None,
                 user_id: None,
             };
             match self.create_target(new).await {
                 Ok(_) => {}
                 Err(error) => {
                     // Another node that shares the registry may have created it meanwhile.
-                    let snapshot = self.shared.registry.snapshot();
-                    let mut targets = snapshot.targets().iter().map(|registered| &registered.target);
-                    match targets.find(|other| other.spec.is_same_storage(spec)) {
-                        Some(existing) => self.apply_declared(existing, changes).await,
+                    match self.registered(spec) {
+                        Some(existing) => self.apply_declared(&existing, changes).await,
                         None => tracing::error!(export, %error, "the declared target was not created"),
                     }
                 }
             }
         }
+    }
+
+    /// Returns the target of the registry with this storage.
+    fn registered(&self, spec: &TargetSpec) -> Option<Arc<Target>> {
+        let snapshot = self.shared.registry.snapshot();
+        let mut targets = snapshot.targets().iter().map(|registered| &registered.target);
+        targets.find(|other| other.spec.is_same_storage(spec)).cloned()
     }
 
     async fn apply_declared(&self, target: &Target, fields: &SpecFields) {
@@ -100,8 +112,9 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
     pub async fn modify_target(&self, id: TargetId, change: TargetChange) -> Result<Arc<TargetView>, AgentError> {
-        self.change(|now| Ok(Change::ModifyTarget { id, change, now })).await?;
-        self.target(id)
+        let snapshot = self.change(|now| Ok(Change::ModifyTarget { id, change, now })).await?;
+        // This node does not probe a target in whose scope it is not.
+        self.target(id).or_else(|_| self.not_checked(&snapshot, id))
     }
 
     /// Makes a target the only default. Never waits for storage.
@@ -118,7 +131,7 @@ impl Agent {
     /// [`AgentError::Busy`] when its mount is in use on a live server, [`AgentError`] when a rule
     /// forbids it or it cannot be made durable. The target then stays, and is mounted again.
     pub async fn delete_target(&self, id: TargetId) -> Result<(), AgentError> {
-        if !self.shared.has_tasks {
+        if !self.shared.has_tasks || self.is_elsewhere(id) {
             return self.change(|_| Ok(Change::DeleteTarget(id))).await.map(drop);
         }
         // The task may have ended, because another request deleted the target or the agent stops.
@@ -161,12 +174,16 @@ impl Agent {
         self.reconciler.mailbox(id).ok_or_else(|| self.no_task(id))
     }
 
-    fn target(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
-        self.view().target(id).cloned().ok_or(AgentError::TargetNotFound(id))
+    /// Returns a target of this node.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such target.
+    pub fn target(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
+        self.view().target(id).cloned().ok_or_else(|| self.not_here(id))
     }
 
     fn creation(&self, id: TargetId, new: NewTarget, now: Timestamp) -> Result<Change, AgentError> {
-        let NewTarget { spec, type_name, is_default, metadata, user_id } = new;
+        let NewTarget { spec, type_name, is_default, metadata, scope, user_id } = new;
         let first_type = TargetType {
             id: Uuid::new_v4(),
             target_id: id,
@@ -190,6 +207,7 @@ impl Agent {
             updated_at: now,
             version: VERSION.to_owned(),
             metadata,
+            scope,
         };
         Ok(Change::CreateTarget { target: target.into(), first_type, declines_default: is_default == Some(false) })
     }

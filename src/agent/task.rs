@@ -235,7 +235,7 @@ impl Task {
         Ok(self.shared.registry.change(&change).await?)
     }
 
-    /// Unmounts a target that another writer removed from the registry. Tries again while that fails, for example
+    /// Unmounts a target that another writer removed from the registry or from this node. Tries again while that fails, for example
     /// because the mount is in use. Gives up when another target needs the directory.
     async fn unmount_removed(&mut self) {
         // Otherwise a request to delete the target would wait as long as the mount is in use.
@@ -244,8 +244,7 @@ impl Task {
         loop {
             // Announced before the registry is read, so that a target that is created later waits for the unmount.
             let unmounting = self.shared.begin_unmount(&self.target.mount_name);
-            let snapshot = self.shared.registry.snapshot();
-            if snapshot.targets().iter().any(|other| other.target.mount_name.collides_with(&self.target.mount_name)) {
+            if self.shared.is_directory_used(&self.target.mount_name) {
                 return;
             }
             let problem = match self.unmount().await {

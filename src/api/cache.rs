@@ -47,8 +47,10 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The content of a list, and its JSON form.
 pub(super) struct ListSource<T> {
-    /// The only key of the answer, above the list.
+    /// The key of the answer above the list.
     pub(super) key: &'static str,
+    /// Further fields of the answer, each after a comma.
+    pub(super) more: String,
     /// Generation of the content. Views of the same generation have the same content.
     pub(super) generation: fn(&View) -> u64,
     /// The items that a caller sees of a view.
@@ -121,7 +123,8 @@ impl<T: Send + Sync + 'static> ListCache<T> {
         };
         let limit = page.limit.map_or(usize::MAX, NonZeroUsize::get);
         let items: Vec<_> = items.into_iter().skip(start).take(limit).collect();
-        let list = RenderedList::new(self.source.key, &items, None, |item| (self.source.render)(caller, item));
+        let frame = (self.source.key, &*self.source.more);
+        let list = RenderedList::new(frame, &items, None, |item| (self.source.render)(caller, item));
         let list = list.map_err(|error| failed("rendered", &error))?;
         Ok(([(CONTENT_TYPE, JSON)], list.json.body).into_response())
     }
@@ -142,7 +145,8 @@ impl<T: Send + Sync + 'static> ListCache<T> {
         let items = (self.source.items)(caller, view);
         let previous = current.as_ref().map(|(_, list)| &**list);
         let render = |item: &T| (self.source.render)(caller, item);
-        let list = Arc::new(RenderedList::new(self.source.key, &items, previous, render)?);
+        let frame = (self.source.key, &*self.source.more);
+        let list = Arc::new(RenderedList::new(frame, &items, previous, render)?);
         if current.replace((generation, list.clone())).is_none() {
             tokio::spawn(drop_when_unused(Arc::downgrade(entry)));
         }
@@ -232,6 +236,7 @@ mod tests {
     fn cache(max_bytes: usize) -> ListCache<String> {
         let source = ListSource {
             key: "names",
+            more: String::new(),
             generation: |view| view.generation,
             items: |_, _| vec![Box::leak(Box::new(Arc::new(String::new())))],
             id: |_| Uuid::nil(),

@@ -78,7 +78,7 @@ impl IntoResponse for Fault {
 impl From<AgentError> for Fault {
     fn from(error: AgentError) -> Self {
         let status = match &error {
-            AgentError::TargetNotFound(_) => StatusCode::NOT_FOUND,
+            AgentError::TargetNotFound(_) | AgentError::OutOfScope { .. } => StatusCode::NOT_FOUND,
             AgentError::MountName(_) => StatusCode::BAD_REQUEST,
             AgentError::Registry(error) => of_registry(error),
             AgentError::Busy { .. } => StatusCode::CONFLICT,
@@ -103,6 +103,7 @@ fn status_of_unmount(reason: Reason) -> StatusCode {
 fn of_registry(error: &RegistryError) -> StatusCode {
     match error {
         RegistryError::Refused(refusal) => of_refusal(refusal),
+        RegistryError::NoFleet(_) => StatusCode::BAD_REQUEST,
         RegistryError::Storage(StorageError::Failed(_)) => StatusCode::INTERNAL_SERVER_ERROR,
         RegistryError::Storage(StorageError::ReadOnly(_) | StorageError::Uncertain(_))
         | RegistryError::Fleet(_)
@@ -114,6 +115,7 @@ fn of_refusal(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::TargetNotFound(_) | Refusal::TypeNotFound(_) => StatusCode::NOT_FOUND,
         Refusal::InvalidFields(_)
+        | Refusal::InvalidScope(_)
         | Refusal::DefaultStays(_)
         | Refusal::DefaultTypeStays { .. }
         | Refusal::PublicWithProjects => StatusCode::BAD_REQUEST,

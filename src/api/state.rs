@@ -64,19 +64,23 @@ impl ApiState {
     /// State with empty caches.
     pub(super) fn new(agent: Agent, node_facts: ReadNodeFacts, description: Bytes) -> Self {
         Self {
-            agent,
             node_facts,
             targets: targets(|caller, target| json(&wire::Target::seen_by(caller, target))),
             details: targets(|caller, target| json(&wire::TargetDetail::seen_by(caller, target))),
-            verdicts: targets(|caller, target| verdict(wire::TargetVerdict::seen_by(caller, target))),
+            verdicts: ListCache::new(ListSource {
+                more: fleet_node(&agent),
+                ..targets_source(|caller, target| verdict(wire::TargetVerdict::seen_by(caller, target)))
+            }),
             types: ListCache::new(ListSource {
                 key: "backup_target_types",
+                more: String::new(),
                 generation: |view| view.types_generation,
                 items: |caller, view| view.target_types().into_iter().filter(|found| caller.may_see(found)).collect(),
                 id: |found| found.id,
                 render: |caller, found| json(&wire::TargetType::seen_by(caller, found)),
             }),
             description,
+            agent,
             pages: Semaphore::new(PAGES_MAX),
         }
     }
@@ -99,12 +103,24 @@ fn verdict(mut verdict: wire::TargetVerdict) -> serde_json::Result<RenderedItem>
     })
 }
 
+/// Returns the field of the list of verdicts with the name and the labels of this node. An aggregator compares them with
+/// the scopes of targets.
+fn fleet_node(agent: &Agent) -> String {
+    let node = agent.fleet_node().map(|node| serde_json::to_string(&wire::FleetNode::from(node)));
+    node.and_then(Result::ok).map_or_else(String::new, |node| format!(",\"fleet\":{node}"))
+}
+
 fn targets(render: fn(&Caller, &TargetView) -> serde_json::Result<RenderedItem>) -> ListCache<TargetView> {
-    ListCache::new(ListSource {
+    ListCache::new(targets_source(render))
+}
+
+fn targets_source(render: fn(&Caller, &TargetView) -> serde_json::Result<RenderedItem>) -> ListSource<TargetView> {
+    ListSource {
         key: "backup_targets",
+        more: String::new(),
         generation: |view| view.generation,
         items: |_, view| view.targets.iter().collect(),
         id: |target| target.target.id,
         render,
-    })
+    }
 }

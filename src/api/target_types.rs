@@ -177,8 +177,6 @@ async fn change(
 }
 
 fn visible(state: &State, caller: &Caller, id: &str) -> Result<Arc<TargetType>, Fault> {
-    let view = state.agent.view();
-    let current = id.parse().ok().map(|id| state.agent.current_type_id(id));
-    let found = current.and_then(|id| view.target_type(id)).filter(|found| caller.may_see(found));
-    found.cloned().ok_or_else(|| Fault::not_found(format!("there is no backup target type {id}")))
+    let found = id.parse().ok().and_then(|id| state.agent.target_type(id)).filter(|found| caller.may_see(found));
+    found.ok_or_else(|| Fault::not_found(format!("there is no backup target type {id}")))
 }

@@ -76,15 +76,14 @@ pub(super) async fn create(Context { state, caller }: Context, Body(bytes): Body
 /// Show a backup target.
 #[utoipa::path(get, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The target.", body = wire::OneTarget),
-    (status = 404, description = "No target has this id.", body = wire::FaultBody),
+    (status = 404, description = "No target has this id, or this node is not in its scope.", body = wire::FaultBody),
 ))]
 pub(super) async fn show(Context { state, caller }: Context, Id(id): Id) -> OneTarget {
-    let view = state.agent.view();
-    let target = view.target(target_id(&state, &id)?).ok_or_else(|| unknown(&id))?;
-    Ok(Json(wire::OneTarget::seen_by(&caller, target)))
+    let target = state.agent.target(target_id(&state, &id)?)?;
+    Ok(Json(wire::OneTarget::seen_by(&caller, &target)))
 }
 
-/// Change a backup target: immutability, metadata, scheme of the endpoint, and whether it is the default.
+/// Change a backup target: immutability, metadata, scheme of the endpoint, scope, and whether it is the default.
 #[utoipa::path(put, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)),
     request_body = wire::TargetUpdateBody, responses(
     (status = 200, description = "The changed target.", body = wire::OneTarget),
@@ -133,9 +132,8 @@ pub(super) async fn set_default(
     (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn checks(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::Report>, Fault> {
-    let view = state.agent.view();
-    let target = view.target(target_id(&state, &id)?).ok_or_else(|| unknown(&id))?;
-    Ok(Json(wire::Report::from(&**target)))
+    let target = state.agent.target(target_id(&state, &id)?)?;
+    Ok(Json(wire::Report::from(&*target)))
 }
 
 /// Probe a backup target now and answer with the report.

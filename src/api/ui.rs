@@ -87,19 +87,22 @@ pub(super) async fn target(
 ) -> Response {
     let id = id.map_or_else(|_| "that is not UTF-8".to_owned(), |Path(id)| id);
     let _making = state.pages.acquire().await;
-    let view = state.agent.view();
-    let Some(found) = id.parse().ok().and_then(|id| view.target(state.agent.current_target_id(id))) else {
-        let fault = Fault::not_found(format!("there is no backup target {id}"));
-        return layout::send_fault(&fault, &headers).await;
+    let found = match id.parse() {
+        Ok(id) => state.agent.target(state.agent.current_target_id(id)).map_err(Fault::from),
+        Err(_) => Err(Fault::not_found(format!("there is no backup target {id}"))),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(fault) => return layout::send_fault(&fault, &headers).await,
     };
     let history = match state.agent.history(found.target.id).await {
         Ok(history) => Ok(history),
-        Err(error @ AgentError::TargetNotFound(_)) => {
+        Err(error @ (AgentError::TargetNotFound(_) | AgentError::OutOfScope { .. })) => {
             return layout::send_fault(&Fault::from(error), &headers).await;
         }
         Err(error) => Err(error.to_string()),
     };
     let now = Timestamp::now();
-    let body = TargetPage { view: found, history: history.as_deref().map_err(String::as_str), now }.body();
+    let body = TargetPage { view: &found, history: history.as_deref().map_err(String::as_str), now }.body();
     HtmlPage { title: found.target.spec.export(), refresh_seconds: None, now, body }.send(&headers).await
 }

@@ -10,6 +10,7 @@ mod metadata;
 mod node;
 mod report;
 mod request;
+mod scope;
 mod target;
 mod target_type;
 mod timestamp;
@@ -28,6 +29,7 @@ pub use history::{History, Transition};
 pub use metadata::{MetadataEntry, MetadataPair};
 pub use node::{Agent, Health, Host, Memory, Node, Readiness, SharedRegistryState, StuckChild};
 pub use report::{Check, Finding, LockProof, Mount, Report};
+pub use scope::{FleetNode, ScopeRequest};
 pub use target::{
     NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList, TargetUpdate,
     TargetUpdateBody,

@@ -80,6 +80,7 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         updated_at: now,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         metadata: std::collections::BTreeMap::new(),
+        scope: None,
     };
     let own_mount = own_mount_of_daemon(&registry_url, &target);
     runtime::block_on(async {

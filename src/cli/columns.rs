@@ -33,6 +33,7 @@ const REPORT: &[Column<TargetRow>] = &[
     ("Mount Options", |row| json!(row.target.nfs_mount_opts)),
     ("Mount Mode", |row| json!(row.target.mount_mode)),
     ("Secret Ref", |row| json!(row.target.secret_ref)),
+    ("Scope", |row| json!(row.target.scope)),
     ("Created At", |row| json!(row.target.created_at)),
     ("Updated At", |row| json!(row.target.updated_at)),
     ("Time To Full", |row| json!(row.report.as_ref().map(|report| report.time_to_full_s))),

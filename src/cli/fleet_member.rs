@@ -9,6 +9,7 @@ use crate::driver::{FactBoard, FactCount, FactKind};
 use crate::etcd::{FleetSize, KeyValueStore};
 use crate::fleet::claims::Claims;
 use crate::fleet::presence::{NodeIdentity, Presence, PresenceStatus};
+use crate::model::LabeledNode;
 use crate::model::settings::SharedRegistrySettings;
 use crate::sys::node::{self, FleetPlace, SharedFactCount};
 
@@ -18,8 +19,8 @@ pub struct FleetStore {
     pub store: Arc<dyn KeyValueStore>,
     /// Keys begin with it. It ends with `/`.
     pub prefix: String,
-    /// Name of this node.
-    pub node: String,
+    /// This node.
+    pub node: LabeledNode,
     /// Number of nodes, which this node counts.
     pub size: FleetSize,
 }
@@ -28,14 +29,15 @@ impl FleetStore {
     /// Where the nodes that share this registry meet.
     #[must_use]
     pub fn new(store: Arc<dyn KeyValueStore>, settings: &SharedRegistrySettings) -> Self {
-        let node = settings.node.clone().or_else(node::fleet_node_id).unwrap_or_else(node::hostname);
+        let name = settings.node.clone().or_else(node::fleet_node_id).unwrap_or_else(node::hostname);
+        let node = LabeledNode { name, labels: settings.labels.clone() };
         Self { store, prefix: format!("/{}/v1/", settings.prefix), node, size: FleetSize::default() }
     }
 }
 
 /// This node in a fleet. Its tasks end when it is dropped.
 pub(super) struct FleetMember {
-    node: String,
+    node: LabeledNode,
     presence: Presence,
     board: Arc<FactBoard>,
     /// Keeps its task.
@@ -47,7 +49,8 @@ impl FleetMember {
     pub(super) fn start(fleet: FleetStore, agent: &Agent, board: Arc<FactBoard>) -> Self {
         let FleetStore { store, prefix, node, size } = fleet;
         let identity = NodeIdentity {
-            node: node.clone(),
+            node: node.name.clone(),
+            labels: node.labels.clone(),
             hostname: node::hostname(),
             boot_id: node::boot_id().unwrap_or_default(),
             version: node::VERSION.to_owned(),
@@ -55,7 +58,7 @@ impl FleetMember {
         let agent = agent.clone();
         let late_probe = Box::new(move || agent.overdue_probe());
         let presence = Presence::start(store.clone(), &*prefix, identity, late_probe, size);
-        let claims = Claims::start(store, prefix, &*node, presence.lease(), board.clone());
+        let claims = Claims::start(store, prefix, &*node.name, presence.lease(), board.clone());
         Self { node, presence, board, _claims: claims }
     }
 

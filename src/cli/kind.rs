@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::metadata::metadata_entry;
+use super::scope::ScopeOptions;
 use crate::api::wire::NewTarget;
 use crate::model::{S3Endpoint, S3Location, SpecFields, TargetKind, TargetSpec};
 
@@ -60,12 +61,15 @@ pub struct NewTargetOptions {
     /// Metadata entry; may be repeated
     #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = metadata_entry)]
     metadata: Vec<(String, String)>,
+    /// Nodes on which it is expected [default: all nodes].
+    #[command(flatten)]
+    scope: ScopeOptions,
 }
 
 impl NewTargetArguments {
     /// Returns the request.
     pub(super) fn into_body(self) -> NewTarget {
-        let (specific, NewTargetOptions { name, default, no_default, metadata }) = match self {
+        let (specific, NewTargetOptions { name, default, no_default, metadata, scope }) = match self {
             Self::Nfs { export, nfs_mount_opts, mount_mode, common } => {
                 let specific = NewTarget {
                     kind: Some(TargetKind::Nfs.to_string()),
@@ -92,6 +96,7 @@ impl NewTargetArguments {
             btt_name: name,
             is_default: (default || no_default).then_some(default),
             metadata: metadata.into_iter().collect(),
+            scope: scope.into_request(),
             ..specific
         }
     }

@@ -307,7 +307,13 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
 #[must_use]
 pub fn settings(target: &wire::Target) -> String {
     let mode = target.mount_mode.as_ref().map(|mode| mode.as_str().to_owned());
-    let settings = [("mount options", &target.nfs_mount_opts), ("mode", &mode), ("secret", &target.secret_ref)];
+    let scope = target.scope.as_ref().map(|scope| format!("on {scope}"));
+    let settings = [
+        ("mount options", &target.nfs_mount_opts),
+        ("mode", &mode),
+        ("secret", &target.secret_ref),
+        ("expected", &scope),
+    ];
     let given = settings.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     given.map(|(name, value)| format!("  {name} {}\n", escape_invisible(value))).collect()
 }

@@ -24,6 +24,7 @@ use crate::agent::{Agent, StatusChange, recall_own_mounts};
 use crate::api::{self, Auth, CONNECTIONS_MAX, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
 use crate::config::{self, Settings};
 use crate::driver::{FactBoard, Host, ProcessRole};
+use crate::model::LabeledNode;
 use crate::model::settings::{AgentSettings, ApiSettings, AuthSettings, NotifySettings, SharedRegistrySettings};
 use crate::notify::{CHANGES_MAX, Notifier};
 use crate::registry::{self, Registry};
@@ -228,7 +229,8 @@ impl RunningAgent {
         notifier.load(&settings.notify).await?;
         let (changed, changes) = mpsc::channel(CHANGES_MAX);
         let board = fleet.is_some().then(Arc::<FactBoard>::default);
-        let agent = start_agent(settings, registry, census.clone(), changed, board.clone()).await?;
+        let node = fleet.as_ref().map(|fleet| fleet.node.clone());
+        let agent = start_agent(settings, registry, census.clone(), changed, board.clone().zip(node)).await?;
         let member = fleet.zip(board).map(|(fleet, board)| FleetMember::start(fleet, &agent, board));
         let notifying = tokio::spawn({
             let (notifier, agent) = (notifier.clone(), agent.clone());
@@ -333,10 +335,11 @@ async fn start_agent(
     registry: Registry,
     census: ChildCensus,
     changes: mpsc::Sender<StatusChange>,
-    facts: Option<Arc<FactBoard>>,
+    fleet: Option<(Arc<FactBoard>, LabeledNode)>,
 ) -> anyhow::Result<Agent> {
     let host = host(census, ProcessRole::Daemon).await?.with_canary_store(Arc::new(registry.clone()));
-    let host = Host { facts, ..host };
+    let (facts, fleet_node) = fleet.unzip();
+    let host = Host { facts, fleet_node, ..host };
     recall_own_mounts(&registry, &host).await;
     Ok(Agent::start(registry, Arc::new(host), settings.agent.clone(), changes))
 }
@@ -406,7 +409,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             }
             if has_new_auth && new.api != settings.api || new.registry_url != settings.registry_url {
                 tracing::warn!(
-                    "changes of [api] (except [api.token] and [api.keystone]), [metrics] (except token_file), [ui] and [registry] need a restart: the old settings stay in force"
+                    "changes of [api] (except [api.token] and [api.keystone]), [metrics] (except token_file), [ui], [registry] and [fleet] (except bucket_check_interval) need a restart: the old settings stay in force"
                 );
             }
             agent.change_settings(new.agent.clone());

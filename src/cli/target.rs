@@ -10,10 +10,11 @@ use super::exit::ExitState;
 use super::kind::NewTargetArguments;
 use super::metadata::metadata_entry;
 use super::output::{OutputOptions, PageOptions, Rows};
+use super::scope::ScopeOptions;
 use super::select::{self, Selectable};
 use super::terminal::{confirm, escape_invisible, print};
 use super::{columns, render, runtime};
-use crate::api::wire::{self, NewTargetBody, TargetUpdate, TargetUpdateBody};
+use crate::api::wire::{self, NewTargetBody, ScopeRequest, TargetUpdate, TargetUpdateBody};
 
 /// Operation on targets. A TARGET is an id, the beginning of an id, an export, or the name of a target
 /// type.
@@ -67,6 +68,12 @@ pub enum Command {
         /// Remove all other metadata
         #[arg(long)]
         purge_metadata: bool,
+        /// Nodes on which it is expected.
+        #[command(flatten)]
+        scope: ScopeOptions,
+        /// Expect it on all nodes
+        #[arg(long, conflicts_with_all = ["scope_node", "scope_label"])]
+        scope_all: bool,
     },
     /// Make a target the default
     SetDefault {
@@ -130,6 +137,8 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                 name,
                 metadata,
                 purge_metadata,
+                scope,
+                scope_all,
             } => {
                 let id = resolve(&client, &target).await?.id;
                 let backup_target = TargetUpdate {
@@ -141,6 +150,7 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                     name,
                     metadata: metadata.into_iter().collect(),
                     purge_metadata: purge_metadata.then_some(true),
+                    scope: scope_all.then_some(ScopeRequest::All).or_else(|| scope.into_request()),
                     ..TargetUpdate::default()
                 };
                 let path = format!("/backup_targets/{id}");

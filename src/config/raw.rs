@@ -122,6 +122,7 @@ sections! {
     Fleet {
         node: Option<Text>,
         bucket_check_interval: Option<Text>,
+        labels: BTreeMap<String, Text>,
     }
 
     Mounts {

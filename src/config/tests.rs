@@ -505,3 +505,22 @@ fn registry_in_etcd_has_members_prefix_and_copy() {
         assert!(error.contains(part), "{text}: {error}");
     }
 }
+
+#[test]
+fn labels_of_a_node_are_checked_and_need_a_shared_registry() {
+    let etcd = "[registry]\nurl = \"etcd://127.0.0.1\"\n[fleet]\nnode = \"compute-1\"\n";
+    let labelled = format!("{etcd}labels = {{ rack = \"a\", \"topology/az\" = \"1\" }}");
+    let url = parse(&labelled, Path::new("c.toml")).expect("valid").registry_url;
+    let labels = &url.shared().expect("shared").labels;
+    assert_eq!((labels.len(), labels["rack"].as_str(), labels["topology/az"].as_str()), (2, "a", "1"));
+    let many: String = (0..33).map(|number| format!("l{number} = \"a\"\n")).collect();
+    for (text, part) in [
+        (format!("{etcd}labels = {{ rack = \"a b\" }}"), "[fleet] labels: \"a b\" is not the key or value of a label"),
+        (format!("{etcd}labels = {{ \"\" = \"a\" }}"), "[fleet] labels: \"\" is not the key"),
+        (format!("{etcd}[fleet.labels]\n{many}"), "[fleet] labels: 33 labels, 32 is the limit"),
+        ("[fleet]\nlabels = { rack = \"a\" }".to_owned(), "[fleet] labels: not used with an sqlite URL"),
+    ] {
+        let error = refused(&text);
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}

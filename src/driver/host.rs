@@ -10,6 +10,7 @@ use crate::check::canary::ProcessRole;
 use crate::check::object_canary::CanaryStore;
 use crate::check::own_mounts::OwnMounts;
 use crate::key_manager::KeyManager;
+use crate::model::{LabeledNode, Target};
 use crate::s3::aws::ClientPool;
 use crate::sys::{ConsumerWatch, HostMounts, MountStatsCache, MountTableWatch, WorkerPool};
 
@@ -44,6 +45,8 @@ pub struct Host {
     pub canaries: Option<Arc<dyn CanaryStore>>,
     /// Facts that the nodes of a fleet share. `None` without a fleet.
     pub facts: Option<Arc<FactBoard>>,
+    /// This node in the fleet, which decides on the targets in whose scope it is. `None`: all targets.
+    pub fleet_node: Option<LabeledNode>,
 }
 
 impl Host {
@@ -65,6 +68,16 @@ impl Host {
             role,
             canaries: None,
             facts: None,
+            fleet_node: None,
+        }
+    }
+
+    /// Whether a target is expected on this node.
+    #[must_use]
+    pub fn is_in_scope_of(&self, target: &Target) -> bool {
+        match (&target.scope, &self.fleet_node) {
+            (Some(scope), Some(node)) => scope.contains(node),
+            _ => true,
         }
     }
 

@@ -205,6 +205,15 @@ impl FactBoard {
         if is_alone || now.saturating_duration_since(waiting_since) > WAIT_MAX { Turn::Find } else { Turn::Wait }
     }
 
+    /// Notes that this node does not need the facts of a target any more, so that another node finds them.
+    pub fn withdraw(&self, target: TargetId) {
+        let now = Instant::now();
+        for (_, entry) in self.entries().iter_mut().filter(|(key, _)| key.target == target) {
+            (entry.wanted_until, entry.waiting_since) = (now, None);
+        }
+        self.changed.notify_one();
+    }
+
     /// Posts a fact that this node found. It is shared if this node holds the claim and the other nodes do not know it.
     pub fn post(&self, key: &FactKey, fact: SharedFact) {
         let mut entries = self.entries();

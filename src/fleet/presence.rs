@@ -10,6 +10,7 @@
 
 mod lease;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ const RENEWALS_BEFORE_COUNT: u32 = 3;
 pub struct NodeIdentity {
     /// Name of the node, unique in the fleet (`[fleet] node`).
     pub node: String,
+    /// Its labels (`[fleet] labels`).
+    pub labels: BTreeMap<String, String>,
     /// Name of the host.
     pub hostname: String,
     /// Id of the current boot of the host.
@@ -65,6 +68,7 @@ struct Alive {
 struct Info<'a> {
     hostname: &'a str,
     version: &'a str,
+    labels: &'a BTreeMap<String, String>,
 }
 
 /// Whether the other nodes see this node.
@@ -323,7 +327,7 @@ impl Shared {
     }
 
     fn registration(&self, lease: LeaseId) -> Vec<TxnOperation> {
-        let NodeIdentity { node, hostname, boot_id, version } = &self.identity;
+        let NodeIdentity { node, labels, hostname, boot_id, version } = &self.identity;
         let alive = Alive {
             instance: self.instance,
             boot_id: boot_id.clone(),
@@ -337,7 +341,7 @@ impl Shared {
             TxnOperation::put_leased(self.alive_key(), encoded(serde_json::to_vec(&alive)), lease),
             TxnOperation::put(
                 format!("{}nodes/{node}/info", self.prefix),
-                encoded(serde_json::to_vec(&Info { hostname, version })),
+                encoded(serde_json::to_vec(&Info { hostname, version, labels })),
             ),
         ]
     }

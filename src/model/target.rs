@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::line::{LINE_MAX_CHARS, line_problem};
 use super::mount_name::MountName;
+use super::node_scope::NodeScope;
 use super::target_spec::TargetSpec;
 
 /// A target's id: a version 4 UUID.
@@ -31,6 +32,8 @@ pub struct Target {
     pub version: String,
     /// Metadata of the target.
     pub metadata: BTreeMap<String, String>,
+    /// The nodes on which it is expected. `None`: all nodes.
+    pub scope: Option<NodeScope>,
 }
 
 /// Metadata keys that the agent sets itself, so a client cannot set them.

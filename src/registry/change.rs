@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::model::{ProjectId, SpecFields, Target, TargetId, TargetType, TargetTypeId, TypeProject};
+use crate::model::{NodeScope, ProjectId, SpecFields, Target, TargetId, TargetType, TargetTypeId, TypeProject};
 
 /// One change of the registry. It is made completely or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,17 @@ pub enum Change {
     DeleteType(TargetTypeId),
 }
 
+impl Change {
+    /// Whether the change restricts a target to some nodes.
+    pub(super) fn restricts_nodes(&self) -> bool {
+        match self {
+            Self::CreateTarget { target, .. } => target.scope.is_some(),
+            Self::ModifyTarget { change, .. } => matches!(change.scope, Some(Some(_))),
+            Self::DeleteTarget(_) | Self::CreateType(_) | Self::ModifyType { .. } | Self::DeleteType(_) => false,
+        }
+    }
+}
+
 /// What to change about a target. `None` leaves a field as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TargetChange {
@@ -60,6 +71,8 @@ pub struct TargetChange {
     /// Whether the target becomes the default, together with one of its types. `false` is refused for
     /// the default target: another target must become the default instead.
     pub is_default: Option<bool>,
+    /// New scope. `Some(None)`: all nodes.
+    pub scope: Option<Option<NodeScope>>,
 }
 
 /// What to change about a target type. `None` leaves a field as it is.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::fixtures::{at, create, create_target, new_type, nfs, project, s3, target};
+use super::fixtures::{at, create, create_target, new_type, nfs, project, s3, scope, target};
 use super::memory::MemoryStore;
 use super::replica::ReplicaStore;
 use super::replica::fake::FakeSharedRegistry;
@@ -68,6 +68,10 @@ macro_rules! contract {
             #[tokio::test]
             async fn targets_and_types_are_ordered_by_creation() {
                 super::targets_and_types_are_ordered_by_creation(super::$store()).await;
+            }
+            #[tokio::test]
+            async fn scope_is_kept_until_it_is_reset() {
+                super::scope_is_kept_until_it_is_reset(super::$store()).await;
             }
             #[tokio::test]
             async fn history_is_newest_first_whatever_the_clock_says() {
@@ -155,6 +159,16 @@ async fn targets_and_types_are_ordered_by_creation(Fixture { store, .. }: Fixtur
     assert_eq!(order, ids, "a change does not move a target");
     let types = &target(&snapshot, ids[0]).types;
     assert_eq!((types.len(), &*types[1]), (2, &second));
+}
+
+async fn scope_is_kept_until_it_is_reset(Fixture { store, .. }: Fixture) {
+    let (target, first_type) = nfs("nas:/a");
+    for scope in [Some(scope(&["a"], &[("rack", "1"), ("rack", "2")])), Some(scope(&[], &[("az", "1")])), None] {
+        let target = Target { scope, ..target.clone() };
+        let writes = writes((target.clone(), first_type.clone()));
+        store.commit(store.snapshot().revision(), writes).await.expect("committed");
+        assert_eq!(*store.snapshot().targets()[0].target, target);
+    }
 }
 
 pub(super) fn transition(target_id: TargetId, second: i64, to: Status) -> Transition {

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Change, Refusal, RegisteredTarget, Registry, RegistryError, Snapshot, rules};
+pub(crate) use crate::model::node_scope::scope;
 use crate::model::{
     MountName, NfsExport, NfsTarget, PathKey, ProjectId, S3Location, S3Target, Target, TargetId, TargetSpec,
     TargetType, TargetTypeId, TypeProject,
@@ -34,6 +35,7 @@ pub(crate) fn new_target(spec: TargetSpec) -> (Target, TargetType) {
         updated_at: now,
         version: "0.1.0".to_owned(),
         metadata: metadata(&[("owner", "Zoë \"the\" keeper\n")]),
+        scope: None,
         spec,
     };
     let first_type = TargetType {

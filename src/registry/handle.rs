@@ -33,6 +33,11 @@ pub enum RegistryError {
     /// The registry that all nodes share could not be changed.
     #[error(transparent)]
     Fleet(#[from] SharedChangeError),
+    /// A scope without a registry that all nodes share.
+    #[error(
+        "scope: {0}, so the target is on this node alone. Leave it out, or let this node share the registry of the fleet ([registry] url)"
+    )]
+    NoFleet(&'static str),
     /// Other writers were faster at every attempt.
     #[error(
         "the registry could not be changed: other writers changed it at the same time at every attempt. Nothing was changed. Repeat the request"
@@ -126,11 +131,27 @@ impl Registry {
         self.store.replica_status()
     }
 
+    /// Returns why other nodes do not have the targets of this registry. `None` if they do.
+    fn no_fleet(&self) -> Option<&'static str> {
+        match self.store.replica_status() {
+            None => Some("this node has a registry of its own"),
+            Some(status) if !status.is_joined && !self.snapshot().targets().is_empty() => {
+                Some("this node has not joined the registry of the fleet")
+            }
+            Some(_) => None,
+        }
+    }
+
     async fn commit(
         &self,
         change: &Change,
         select: impl Fn(Vec<Write>) -> Vec<Write>,
     ) -> Result<Arc<Snapshot>, RegistryError> {
+        if change.restricts_nodes()
+            && let Some(problem) = self.no_fleet()
+        {
+            return Err(RegistryError::NoFleet(problem));
+        }
         let began = Instant::now();
         for attempt in 0..COMMIT_ATTEMPTS_MAX {
             if attempt > 0 && began.elapsed() > COMMIT_ATTEMPTS_TIME {

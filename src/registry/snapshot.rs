@@ -104,6 +104,16 @@ impl Snapshot {
         self.targets.iter().find(|registered| registered.target.is_default)
     }
 
+    /// Returns the part of this snapshot whose targets are `kept`, at the same revision.
+    #[must_use]
+    pub fn part(self: &Arc<Self>, kept: impl Fn(&Target) -> bool) -> Arc<Self> {
+        if self.targets.iter().all(|registered| kept(&registered.target)) {
+            return self.clone();
+        }
+        let targets = self.targets.iter().filter(|registered| kept(&registered.target));
+        Arc::new(Self { revision: self.revision, targets: targets.cloned().collect() })
+    }
+
     /// Returns the snapshot after these writes. A write to a target or type that does not exist is
     /// ignored; the rules never make one.
     #[must_use]

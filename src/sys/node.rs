@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::children::{ChildCensus, StuckChild};
 use super::log_queue::LogQueue;
+use crate::model::LabeledNode;
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -157,8 +158,8 @@ pub struct SharedFactCount {
 /// The place of this node in the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetPlace {
-    /// Name of the node.
-    pub node: String,
+    /// The node.
+    pub node: LabeledNode,
     /// Whether the other nodes see it: `present`, `uncertain`, `absent` or `duplicate_node_id`.
     pub state: &'static str,
     /// Why it is not `present`.

@@ -153,6 +153,7 @@ impl SharingNode {
     ) -> Self {
         let name = format!("compute-{number:05}.example.com");
         let identity = NodeIdentity {
+            labels: std::collections::BTreeMap::new(),
             node: name.clone(),
             hostname: name.clone(),
             boot_id: "4f6c0c4a-9d0c-4c43-8d5c-0d7c1f5c2b3e".to_owned(),

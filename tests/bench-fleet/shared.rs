@@ -109,6 +109,7 @@ fn target(export: &str) -> anyhow::Result<Change> {
         metadata: [].into(),
     };
     let target = Target {
+        scope: None,
         id: target_id,
         mount_name,
         is_default: false,

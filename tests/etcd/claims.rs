@@ -39,7 +39,7 @@ impl ClaimingNode {
     async fn start(name: &str, urls: &[String]) -> Self {
         let (client, board) = (client_of(urls).await, Arc::<FactBoard>::default());
         let [node, hostname, boot_id, version] = [name; 4].map(str::to_owned);
-        let identity = NodeIdentity { node, hostname, boot_id, version };
+        let identity = NodeIdentity { node, labels: Default::default(), hostname, boot_id, version };
         let presence = Presence::start(client.clone(), "/fleet/v1/", identity, Box::new(|| None), FleetSize::default());
         let claims = Claims::start(client.clone(), "/fleet/v1/", name, presence.lease(), board.clone());
         Self { client, board, _presence: presence, _claims: claims }

@@ -29,6 +29,7 @@ fn new_target(export: &str) -> (Target, TargetType) {
         updated_at: at,
         version: "0.1.0".to_owned(),
         metadata: BTreeMap::from([("owner".to_owned(), "Zoë".to_owned())]),
+        scope: None,
         spec,
     };
     let first_type = TargetType {

@@ -8,8 +8,8 @@ PROJECT = "fc439373e340459fb28202b2412e26c0"
 
 
 def valid_target(fields, is_new):
-    # The targets are exports.
-    fields = {key: value for key, value in fields.items() if key != "secret_ref"}
+    # The targets are exports, on a node that shares its registry with no other one.
+    fields = {key: value for key, value in fields.items() if key not in ("secret_ref", "scope")}
     if fields.get("nfs_mount_opts"):
         fields = {**fields, "nfs_mount_opts": "soft"}
     if fields.get("mount_mode"):

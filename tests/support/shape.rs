@@ -27,6 +27,7 @@ pub(crate) const BEYOND: &[&str] = &[
     "/backup_targets/nfs_mount_opts",
     "/backup_targets/mount_mode",
     "/backup_targets/secret_ref",
+    "/backup_targets/scope",
 ];
 
 /// The path of an additional field of a target in `/backup_targets/detail`.

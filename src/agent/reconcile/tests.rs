@@ -4,24 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::agent::Agent;
 use crate::agent::view::View;
-use crate::driver::Host;
+use crate::agent::{Agent, AgentError};
+use crate::driver::{FactBoard, FactKey, FactKind, FactQuestion, Host};
 use crate::model::settings::{AgentSettings, DeclaredTarget};
-use crate::model::{NfsExport, NfsOptions, NfsTarget, SpecFields, Target, TargetSpec, TargetType};
-use crate::registry::fixtures::nfs;
-use crate::registry::{MemoryStore, Registry, Store, Write};
+use crate::model::{LabeledNode, NfsExport, NfsOptions, NfsTarget, SpecFields, Target, TargetSpec, TargetType};
+use crate::registry::fixtures::{nfs, scope};
+use crate::registry::{MemoryStore, Registry, Store, TargetChange, Write};
 
 /// Longest wait for the agent to react by itself.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 fn agent(store: &Arc<MemoryStore>) -> Agent {
-    Agent::start(
-        Registry::new(store.clone()),
-        Arc::new(Host::without_workers()),
-        AgentSettings::quiet(),
-        tokio::sync::mpsc::channel(1).0,
-    )
+    agent_on(store, Host::without_workers())
+}
+
+fn agent_on(store: &Arc<MemoryStore>, host: Host) -> Agent {
+    Agent::start(Registry::new(store.clone()), Arc::new(host), AgentSettings::quiet(), tokio::sync::mpsc::channel(1).0)
 }
 
 async fn commit(store: &MemoryStore, writes: Vec<Write>) {
@@ -73,6 +72,69 @@ async fn commit_of_another_writer_starts_changes_and_ends_the_task() {
     shows(&agent, |view| view.targets.is_empty()).await;
     assert!(!tokio::time::timeout(WAIT_MAX, task.served(u64::MAX)).await.expect("the task accepts no requests"));
     assert!(agent.check_now(id).await.is_err());
+}
+
+#[tokio::test]
+async fn target_leaves_and_enters_a_node_with_its_scope() {
+    let store = Arc::new(MemoryStore::default());
+    let (target, first_type) = nfs("127.0.0.1:/a");
+    let (id, type_id) = (target.id, first_type.id);
+    commit(&store, writes((target.clone(), first_type))).await;
+    let labels = [("rack".to_owned(), "1".to_owned())].into();
+    let fleet_node = Some(LabeledNode { name: "compute-1".to_owned(), labels });
+    let board = Arc::new(FactBoard::default());
+    let host = Host { fleet_node, facts: Some(board.clone()), ..Host::without_workers() };
+    let agent = agent_on(&store, host);
+    let is_probed = |view: &Arc<View>| view.targets.iter().any(|shown| shown.report.is_some());
+    shows(&agent, is_probed).await;
+    agent.history(id).await.expect("a history");
+    let hour = Duration::from_secs(3600);
+    let key = FactKey { target: id, kind: FactKind::LockProof, subject: "s".to_owned() };
+    let _ = board.turn(FactQuestion { key: &key, age_max: hour, wanted_for: hour });
+
+    let task = agent.reconciler.mailbox(id).expect("a task");
+    let elsewhere = Target { scope: Some(scope(&["compute-2"], &[("rack", "2")])), ..target.clone() };
+    commit(&store, vec![Write::PutTarget(elsewhere.into())]).await;
+    let view = shows(&agent, |view| view.targets.is_empty()).await;
+    assert!(view.target_types().is_empty());
+    assert!(!tokio::time::timeout(WAIT_MAX, task.served(u64::MAX)).await.expect("the task ends after the unmount"));
+    assert!(!agent.shared.is_directory_used(&target.mount_name), "nothing keeps the mount");
+    let asked: Vec<_> = board.asked_for(hour).into_iter().map(|(key, is_wanted)| (key.target, is_wanted)).collect();
+    assert_eq!(asked, [(id, false)], "another node finds the fact");
+    for error in [agent.target(id).map(drop), agent.check_now(id).await.map(drop), agent.history(id).await.map(drop)] {
+        let message = error.expect_err("not here").to_string();
+        assert!(message.contains("is not in the scope of this node (compute-1)"), "{message}");
+    }
+    let change = TargetChange { metadata: [("a".to_owned(), "b".to_owned())].into(), ..TargetChange::default() };
+    let changed = agent.modify_target(id, change).await.expect("changed");
+    assert_eq!((changed.target.metadata["a"].as_str(), &changed.report), ("b", &None));
+    assert!(agent.view().targets.is_empty() && agent.target_type(type_id).is_some());
+
+    let back = Target { scope: Some(scope(&[], &[("rack", "1")])), ..target };
+    commit(&store, vec![Write::PutTarget(back.into())]).await;
+    shows(&agent, is_probed).await;
+}
+
+#[tokio::test]
+async fn target_of_other_nodes_is_deleted_through_any_node() {
+    let store = Arc::new(MemoryStore::default());
+    let (target, first_type) = nfs("127.0.0.1:/a");
+    let id = target.id;
+    commit(&store, writes((Target { scope: Some(scope(&["compute-2"], &[])), ..target }, first_type))).await;
+    let fleet_node = Some(LabeledNode { name: "compute-1".to_owned(), ..LabeledNode::default() });
+    let agent = agent_on(&store, Host { fleet_node, ..Host::without_workers() });
+    assert!(agent.view().targets.is_empty() && agent.reconciler.mailbox(id).is_none());
+    agent.delete_target(id).await.expect("deleted");
+    assert!(store.snapshot().targets().is_empty());
+    assert!(matches!(agent.delete_target(id).await, Err(AgentError::TargetNotFound(_))));
+}
+
+#[tokio::test]
+async fn scope_is_ignored_without_a_fleet() {
+    let store = Arc::new(MemoryStore::default());
+    let (target, first_type) = nfs("127.0.0.1:/a");
+    commit(&store, writes((Target { scope: Some(scope(&["compute-2"], &[])), ..target }, first_type))).await;
+    assert_eq!(agent(&store).view().targets.len(), 1, "it is the only node");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub(in crate::agent) type Deleted = Result<Arc<Snapshot>, AgentError>;
 pub(super) enum Event {
     /// Probe the target.
     ProbeDue,
-    /// The target has other storage. `None` when it was removed from the registry.
+    /// The target has other storage. `None` when it is not a target of this node any more.
     Assigned(Option<Arc<Target>>),
     /// Unmount the target, and remove it from the registry.
     Delete(oneshot::Sender<Deleted>),
@@ -36,7 +36,7 @@ pub(in crate::agent) struct Mailbox {
 }
 
 struct Content {
-    /// The target as the registry contains it. `None` when it was removed.
+    /// The target as the registry contains it. `None` when it is not a target of this node any more.
     assigned: Option<Arc<Target>>,
     /// Whether the task has not seen that `assigned` has other storage or was removed.
     is_reassigned: bool,

@@ -17,6 +17,7 @@ pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
         type_name: fields.btt_name.or(fields.name),
         is_default: fields.is_default,
         metadata: fields.metadata,
+        scope: fields.scope.and_then(Into::into),
         user_id: None,
     })
 }
@@ -31,6 +32,7 @@ pub(in crate::api) fn modification(bytes: &[u8]) -> Result<TargetChange, Fault> 
         purge_metadata: fields.purge_metadata.unwrap_or(false),
         type_name: fields.name,
         is_default: fields.is_default,
+        scope: fields.scope.map(Into::into),
     })
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use crate::api::json_answer::JsonAnswer;
 use crate::api::pieces::{PiecesBuilder, Place};
 
-/// A list as JSON: an object with one key above the list.
+/// A list as JSON: an object with a key above the list.
 pub(super) struct RenderedList<T> {
     /// Its tag is a hash of those of the items. Lists that differ only in what does not count have the same one.
     pub(super) json: JsonAnswer,
@@ -39,9 +39,10 @@ struct Part<T> {
 }
 
 impl<T> RenderedList<T> {
-    /// Renders a list, and reuses the parts of `previous` whose items are the same.
+    /// Renders a list, and reuses the parts of `previous` whose items are the same. The answer has the list below `key`,
+    /// and the fields of `more`, each after a comma.
     pub(super) fn new<I: Into<RenderedItem>>(
-        key: &str,
+        (key, more): (&str, &str),
         items: &[&Arc<T>],
         previous: Option<&Self>,
         render: impl Fn(&T) -> serde_json::Result<I>,
@@ -65,7 +66,12 @@ impl<T> RenderedList<T> {
             hash.hash(&mut hasher);
             parts.push(Part { item: Arc::downgrade(item), place, hash });
         }
-        body.push(b"]}");
+        body.push(b"]");
+        if !more.is_empty() {
+            body.push(more.as_bytes());
+            more.hash(&mut hasher);
+        }
+        body.push(b"}");
         Ok(Self { json: JsonAnswer::new(body.finish(), hasher.finish()), parts })
     }
 
@@ -99,7 +105,7 @@ mod tests {
     fn render(items: &[Arc<String>], previous: Option<&RenderedList<String>>) -> (RenderedList<String>, usize) {
         let rendered = Cell::new(0);
         let items: Vec<_> = items.iter().collect();
-        let list = RenderedList::new("names", &items, previous, |item| {
+        let list = RenderedList::new(("names", ""), &items, previous, |item| {
             rendered.set(rendered.get() + 1);
             serde_json::to_vec(item)
         });
@@ -135,6 +141,17 @@ mod tests {
                 previous = Some(list);
             }
         }
+    }
+
+    #[test]
+    fn further_field_is_in_the_answer_and_in_its_tag() {
+        let list = |more| {
+            let list = RenderedList::new(("names", more), &[&Arc::new("a".to_owned())], None, serde_json::to_vec);
+            list.expect("JSON")
+        };
+        let (plain, one, other) = (list(""), list(",\"more\":1"), list(",\"more\":2"));
+        assert_eq!(body_text(&one), r#"{"names":["a"],"more":1}"#);
+        assert!(plain.json.etag != one.json.etag && one.json.etag != other.json.etag);
     }
 
     #[test]

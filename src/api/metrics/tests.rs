@@ -13,7 +13,6 @@ use super::targets::Targets;
 use super::*;
 use crate::agent::{Host, Intervals, ProcessRole, TargetView, View};
 use crate::api::wire::tests::view;
-use crate::model::MountMode;
 use crate::model::report::{
     BucketFacts, CertificateEnd, Finding, HOST_VIEWER, KindFacts, LockProofState, MountFacts, MountTraffic,
     MountViewer, RequestCount, Verdict,
@@ -24,6 +23,7 @@ use crate::model::{
     Capacity, CheckName, CheckResult, LockProof, LockVerdict, NfsExport, NfsTarget, Outcome, Reason, Report,
     S3Location, S3Target, TargetKind, TargetSpec, UsageListing,
 };
+use crate::model::{LabeledNode, MountMode};
 use crate::notify::{NotificationResult, Notifier, ReceiverCounts, ReceiverKind};
 use crate::registry::{MemoryStore, Registry as TargetRegistry, ReplicaStatus};
 use crate::sys::node::{self, AgentFacts, FleetPlace, NodeFacts, SharedFactCount};
@@ -206,7 +206,7 @@ fn fixed_metrics(detail: MetricsDetail) -> Metrics {
             stuck_children: Vec::new(),
         },
         fleet: Some(FleetPlace {
-            node: "compute-1".to_owned(),
+            node: LabeledNode { name: "compute-1".to_owned(), ..LabeledNode::default() },
             state: "present",
             problem: None,
             facts: vec![

@@ -101,6 +101,7 @@ impl TargetPage<'_> {
             ("Immutable", html! { (yes_or_no(view.target.spec.is_immutable())) }),
             ("Mount path", html! { code { (view.mount_path.display()) } }),
         ];
+        facts.extend(view.target.scope.as_ref().map(|scope| ("Expected on", html! { (scope) })));
         facts.extend(view.status.last_available_at.map(|at| ("Last available", ago(at, now))));
         facts.extend(view.record.canary_at.map(|at| ("Latest canary", ago(at, now))));
         if let Some(intervals) = view.record.intervals {

@@ -1,5 +1,7 @@
 //! This host and this agent on the wire.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -30,6 +32,9 @@ pub struct FleetMembership {
     pub state: String,
     /// Why the state is not `present`. `null` if it is.
     pub problem: Option<String>,
+    /// Its labels, which the scopes of targets name.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The host.
@@ -144,9 +149,10 @@ impl Node {
         let shared_registry = shared_registry.map(Into::into);
         let agent = Agent { registry_problem, shared_registry, ..Agent::from(&facts.agent) };
         let fleet = facts.fleet.as_ref().map(|fleet| FleetMembership {
-            node: fleet.node.clone(),
+            node: fleet.node.name.clone(),
             state: fleet.state.to_owned(),
             problem: fleet.problem.clone(),
+            labels: fleet.node.labels.clone(),
         });
         Self { host: Host::from(&facts.host), agent, fleet }
     }

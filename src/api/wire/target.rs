@@ -9,12 +9,13 @@ use super::extensible::{MountMode, Status, TargetKind};
 use super::metadata::{self, MetadataEntry};
 use super::report::Report;
 use super::request;
+use super::scope::{ScopeObject, ScopeRequest, ScopeValue};
 use super::target_type::EmbeddedType;
 use super::timestamp::timestamp;
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
 use crate::model::report::{BucketFacts, ProofVerdict};
-use crate::model::{Caller, S3Target, SpecFields, TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::{Caller, NodeScope, S3Target, SpecFields, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -53,6 +54,11 @@ pub struct Target {
     pub mount_mode: Option<MountMode>,
     /// URL of the secret that contains the credentials of an S3 target, as a client gave it. `null` for NFS.
     pub secret_ref: Option<String>,
+    /// The nodes on which the target is expected: those that `nodes` names, and those with one of the values of
+    /// `labels`. `null` for all nodes.
+    #[serde(default)]
+    #[schema(value_type = Option<ScopeObject>)]
+    pub scope: Option<NodeScope>,
     /// Whether this is the default target.
     pub is_default: bool,
     /// Size in units of 1024, such as `2.4 TB`. `null` if it is not known.
@@ -165,6 +171,11 @@ pub struct NewTarget {
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
     pub immutable: Option<bool>,
+    /// The nodes on which it is expected: names of nodes and values of labels. When absent, all nodes. Needs a registry
+    /// that the nodes share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ScopeValue>)]
+    pub scope: Option<ScopeRequest>,
     /// Metadata.
     #[serde(deserialize_with = "metadata::target_metadata", skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = metadata::TargetMetadata)]
@@ -224,6 +235,10 @@ pub struct TargetUpdate {
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
     pub immutable: Option<bool>,
+    /// The nodes on which it is expected, which replace the former ones. `"all"` for all nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ScopeValue>)]
+    pub scope: Option<ScopeRequest>,
     /// Metadata to set. Other keys stay.
     #[serde(deserialize_with = "metadata::target_metadata", skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = metadata::TargetMetadata)]
@@ -292,6 +307,7 @@ impl Target {
             nfs_mount_opts,
             mount_mode: target.spec.mount_mode().map(MountMode::from),
             secret_ref,
+            scope: target.scope.clone(),
             is_default: target.is_default,
             capacity: capacity.and_then(|capacity| capacity.capacity_bytes).map(format_bytes),
             used: capacity.and_then(|capacity| capacity.used_bytes).map(format_bytes),

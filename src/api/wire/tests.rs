@@ -77,6 +77,7 @@ pub(in crate::api) fn view(spec: TargetSpec) -> TargetView {
             updated_at: at,
             version: "1".to_owned(),
             metadata: [("rack".to_owned(), "12".to_owned())].into(),
+            scope: None,
         }),
         status: TargetStatus::not_checked(at),
         report: None,
@@ -127,7 +128,7 @@ fn target_has_the_fields_of_both_guides_and_of_its_location() {
         let expected: BTreeSet<&str> = keys(sample)
             .into_iter()
             .chain(aliases.iter().copied())
-            .chain(["s3_endpoint_url", "s3_bucket", "nfs_mount_opts", "mount_mode", "secret_ref"])
+            .chain(["s3_endpoint_url", "s3_bucket", "nfs_mount_opts", "mount_mode", "secret_ref", "scope"])
             .collect();
         assert_eq!(keys(target), expected);
         assert_eq!(keys(&target["backup_target_types"][0]), keys(&sample["backup_target_types"][0]));

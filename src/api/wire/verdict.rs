@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::extensible::{ProbeVerdict, Reason};
 use super::report::{LockProof, Report};
+use super::scope::FleetNode;
 use super::target::Target;
 use crate::agent::TargetView;
 use crate::model::Caller;
@@ -37,6 +38,9 @@ pub struct TargetVerdict {
 pub struct TargetVerdictList {
     /// Oldest first.
     pub backup_targets: Vec<TargetVerdict>,
+    /// The node, as scopes name it. Absent without a registry that the nodes share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetNode>,
 }
 
 /// Parts of a report, under the same names.

@@ -1,5 +1,6 @@
 //! Validation of `[registry]`.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -11,14 +12,14 @@ use crate::config::validated::{
     Text, Validated, absolute, duration, invalid, path, required_text, secret_file_or_credential,
 };
 use crate::model::RegistryUrl;
+use crate::model::node_scope::{NODE_LABELS_MAX, label_problem, node_name_problem};
 use crate::model::settings::SharedRegistrySettings;
 
 const URL: &str = "[registry] url";
 
 const NODE: &str = "[fleet] node";
 
-/// Longest name of a node. A host name has at most 253 characters.
-const NODE_MAX: usize = 253;
+const LABELS: &str = "[fleet] labels";
 
 /// Accepted times between two comparisons with the shared registry.
 const COMPARE_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
@@ -48,7 +49,9 @@ pub(super) fn registry(raw: &raw::Registry, fleet: &raw::Fleet) -> Validated<Reg
             (NODE, &fleet.node),
             ("[fleet] bucket_check_interval", &fleet.bucket_check_interval),
         ];
-        return match unused.into_iter().find_map(|(key, text)| text.as_ref().map(|text| (key, text))) {
+        let label = fleet.labels.values().next().map(|text| (LABELS, text));
+        let unused = unused.into_iter().find_map(|(key, text)| text.as_ref().map(|text| (key, text)));
+        return match unused.or(label) {
             Some((key, text)) => Err(invalid(
                 text,
                 key,
@@ -102,6 +105,7 @@ fn etcd(raw: &raw::Registry, fleet: &raw::Fleet, scheme: &str, rest: &str) -> Va
         login,
         interval: interval.unwrap_or(COMPARE_INTERVAL),
         node: fleet.node.as_ref().map(node).transpose()?,
+        labels: labels(&fleet.labels)?,
     };
     if let (Some(endpoint), Some(user)) = (settings.plain_text_elsewhere(), &raw.user) {
         let problem =
@@ -113,13 +117,23 @@ fn etcd(raw: &raw::Registry, fleet: &raw::Fleet, scheme: &str, rest: &str) -> Va
 
 /// Returns the name of this node, which is a part of keys.
 fn node(text: &Text) -> Validated<String> {
-    let name = text.get_ref();
-    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if (1..=NODE_MAX).contains(&name.len()) && name.bytes().all(is_valid) {
-        return Ok(name.clone());
+    match node_name_problem(text.get_ref()) {
+        None => Ok(text.get_ref().clone()),
+        Some(problem) => Err(invalid(text, NODE, problem)),
     }
-    let problem = format!("{name:?} is not the name of a node, expected at most {NODE_MAX} letters, digits and -_.");
-    Err(invalid(text, NODE, problem))
+}
+
+/// Returns the labels of this node, which the scopes of targets name.
+fn labels(raw: &BTreeMap<String, Text>) -> Validated<BTreeMap<String, String>> {
+    if let Some(value) = raw.values().nth(NODE_LABELS_MAX) {
+        return Err(invalid(value, LABELS, format!("{} labels, {NODE_LABELS_MAX} is the limit", raw.len())));
+    }
+    let checked =
+        raw.iter().map(|(key, value)| match [key, value.get_ref()].into_iter().find_map(|text| label_problem(text)) {
+            None => Ok((key.clone(), value.get_ref().clone())),
+            Some(problem) => Err(invalid(value, LABELS, problem)),
+        });
+    checked.collect()
 }
 
 /// Returns the URL of a member from a host with an optional port.

@@ -45,7 +45,8 @@ impl SimulatedNode {
     fn restart(&mut self, number: usize) {
         let name = format!("n{number}");
         let [hostname, boot_id] = ["host", "boot"].map(|what| format!("{what}-{number}"));
-        let identity = NodeIdentity { node: name.clone(), hostname, boot_id, version: "1".to_owned() };
+        let identity =
+            NodeIdentity { node: name.clone(), labels: Default::default(), hostname, boot_id, version: "1".to_owned() };
         let presence = Presence::start(self.client.clone(), "/t/", identity, Box::new(|| None), FleetSize::default());
         self.board = Arc::default();
         self.found_at = None;
@@ -269,7 +270,13 @@ async fn node_that_needs_no_facts_sends_nothing() {
     let presence = Presence::start(
         node.client.clone(),
         "/t/",
-        NodeIdentity { node: "a".into(), hostname: "a".into(), boot_id: "a".into(), version: "1".into() },
+        NodeIdentity {
+            node: "a".into(),
+            labels: Default::default(),
+            hostname: "a".into(),
+            boot_id: "a".into(),
+            version: "1".into(),
+        },
         Box::new(|| None),
         FleetSize::default(),
     );

@@ -25,6 +25,7 @@ impl SimulatedNode {
 
     fn restart(&mut self, name: &str) {
         let identity = NodeIdentity {
+            labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
             node: name.to_owned(),
             hostname: format!("host-of-{name}"),
             boot_id: format!("boot-of-{name}"),

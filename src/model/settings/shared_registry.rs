@@ -1,5 +1,6 @@
 //! Settings of a registry that all nodes share.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct SharedRegistrySettings {
     pub interval: Duration,
     /// Name of this node among all nodes (`[fleet] node`). `None`: an id that follows from the machine id.
     pub node: Option<String>,
+    /// Labels of this node (`[fleet] labels`).
+    pub labels: BTreeMap<String, String>,
 }
 
 impl SharedRegistrySettings {

@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::model::project::NotAProjectId;
-use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec, TargetType, TargetTypeId, TypeProject};
+use crate::model::{
+    MountName, NodeScope, SpecFields, Target, TargetId, TargetSpec, TargetType, TargetTypeId, TypeProject,
+};
 
 #[derive(Serialize, Deserialize)]
 struct TargetDocument {
@@ -21,6 +23,8 @@ struct TargetDocument {
     updated_at: Timestamp,
     version: String,
     metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<NodeScope>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +63,7 @@ impl From<&Target> for TargetDocument {
             updated_at: target.updated_at,
             version: target.version.clone(),
             metadata: target.metadata.clone(),
+            scope: target.scope.clone(),
         }
     }
 }
@@ -104,6 +109,7 @@ pub(super) fn decode_target(value: &[u8]) -> Result<Target, String> {
         updated_at: document.updated_at,
         version: document.version,
         metadata: document.metadata,
+        scope: document.scope,
     })
 }
 
@@ -179,7 +185,7 @@ fn keep_unknown(new: &mut Map<String, Value>, old: Map<String, Value>, known: &M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::fixtures::{new_type, nfs, project, s3};
+    use crate::registry::fixtures::{new_type, nfs, project, s3, scope};
 
     #[test]
     fn documents_survive_and_unknown_fields_are_kept() {
@@ -187,13 +193,13 @@ mod tests {
             let document = encode_target(&target, None);
             assert_eq!(decode_target(document.as_bytes()), Ok(target.clone()));
             let mut later: Value = serde_json::from_str(&document).expect("JSON");
-            later["scope"] = "all".into();
+            later["of_a_later_release"] = "all".into();
             later["spec"]["later"] = 1.into();
             target.metadata.clear();
             let rewritten = encode_target(&target, Some(&later.to_string().into()));
             assert_eq!(decode_target(rewritten.as_bytes()), Ok(target.clone()), "metadata that was removed stays so");
             let rewritten: Value = serde_json::from_str(&rewritten).expect("JSON");
-            assert_eq!((&rewritten["scope"], &rewritten["spec"]["later"]), (&"all".into(), &1.into()));
+            assert_eq!((&rewritten["of_a_later_release"], &rewritten["spec"]["later"]), (&"all".into(), &1.into()));
 
             let mut with_projects = TargetType { is_public: false, ..new_type(target.id, "weekly") };
             with_projects.projects = vec![project(1), project(2)];
@@ -201,5 +207,35 @@ mod tests {
                 assert_eq!(decode_type(encode_type(&expected, None).as_bytes()), Ok(expected));
             }
         }
+    }
+
+    #[test]
+    fn scope_is_replaced_and_its_unknown_fields_are_kept() {
+        let mut target = Target { scope: Some(scope(&["a"], &[("rack", "1")])), ..nfs("nas:/a").0 };
+        let mut later: Value = serde_json::from_str(&encode_target(&target, None)).expect("JSON");
+        later["scope"]["zones"] = 1.into();
+        let later = Bytes::from(later.to_string());
+        target.scope = Some(scope(&["b"], &[("room", "2")]));
+        let rewritten = encode_target(&target, Some(&later));
+        assert_eq!(decode_target(rewritten.as_bytes()), Ok(target.clone()));
+        let rewritten: Value = serde_json::from_str(&rewritten).expect("JSON");
+        assert_eq!(rewritten["scope"]["zones"], 1);
+        target.scope = None;
+        let rewritten: Value = serde_json::from_str(&encode_target(&target, Some(&later))).expect("JSON");
+        assert_eq!(rewritten["scope"], Value::Null, "all nodes");
+    }
+
+    #[test]
+    fn rewrite_of_an_older_agent_keeps_the_scope() {
+        /// The fields of a target that an agent without scopes knows.
+        #[derive(Serialize, Deserialize)]
+        struct OlderDocument {
+            id: TargetId,
+            is_default: bool,
+        }
+        let target = Target { scope: Some(scope(&["a"], &[])), ..nfs("nas:/a").0 };
+        let stored = Bytes::from(encode_target(&target, None));
+        let older = rewritten::<OlderDocument>(&OlderDocument { id: target.id, is_default: true }, Some(&stored));
+        assert_eq!(decode_target(older.as_bytes()), Ok(Target { is_default: true, ..target }));
     }
 }

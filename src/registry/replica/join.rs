@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::difference;
+use crate::model::node_scope::SCOPE_ENTRIES_MAX;
 use crate::model::{Target, TargetId, TargetType};
 use crate::registry::change::Change;
 use crate::registry::error::OpenError;
@@ -340,7 +341,9 @@ fn size_max(write: &Write) -> usize {
     match write {
         Write::PutTarget(target) => {
             let export = target.spec.export().len() + target.mount_name.to_string().len();
-            FIELDS + 2 * (target.spec.option_bytes() + export) + metadata(&target.metadata)
+            // Each name of a scope has two quotation marks and a comma.
+            let scope = target.scope.as_ref().map_or(0, |scope| scope.bytes() + 3 * SCOPE_ENTRIES_MAX);
+            FIELDS + 2 * (target.spec.option_bytes() + export) + metadata(&target.metadata) + scope
         }
         Write::PutType(kept) => {
             let texts = kept.name.len() + kept.description.as_ref().map_or(0, String::len);

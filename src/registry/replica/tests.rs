@@ -9,12 +9,12 @@ use super::fake::{FakeSharedRegistry, SharedFault};
 use super::join::FormerRegistry;
 use super::*;
 use crate::model::Status;
-use crate::model::{TargetId, TargetType};
+use crate::model::{Target, TargetId, TargetType};
 use crate::registry::contract::{own_mount, transition};
-use crate::registry::fixtures::{at, create, create_target, new_type, nfs, s3};
+use crate::registry::fixtures::{at, create, create_target, new_type, nfs, s3, scope};
 use crate::registry::rules::tests::properties::{change_of, operation};
 use crate::registry::sqlite::SqliteStore;
-use crate::registry::{Change, Refusal, Registry, RegistryError, TargetChange};
+use crate::registry::{Change, MemoryStore, Refusal, Registry, RegistryError, TargetChange};
 
 const INTERVAL: Duration = Duration::from_secs(20);
 
@@ -97,6 +97,61 @@ async fn change_on_one_node_reaches_the_others_at_their_next_comparison() {
     let reads = shared.reads();
     assert!(second.store.compare().await && first.store.compare().await);
     assert_eq!(shared.reads(), reads, "nothing is read while nothing changes");
+}
+
+/// Gives a target the scope of one node.
+async fn restrict(registry: &Registry, id: TargetId) -> Result<(), RegistryError> {
+    let change = TargetChange { scope: Some(Some(scope(&["a"], &[]))), ..TargetChange::default() };
+    registry.change(&Change::ModifyTarget { id, change, now: at(9) }).await.map(drop)
+}
+
+#[tokio::test]
+async fn scope_reaches_other_nodes_and_survives_a_restart() {
+    let shared = FakeSharedRegistry::new();
+    let (first, mut second) = (Node::start(&shared), Node::start(&shared));
+    let id = create(&first.registry, nfs("nas:/a")).await.target.id;
+    restrict(&first.registry, id).await.expect("shared");
+    assert!(second.store.compare().await);
+    for _ in 0..2 {
+        let snapshot = second.registry.snapshot();
+        assert_eq!(snapshot.target(id).expect("there").target.scope, Some(scope(&["a"], &[])));
+        second = second.restart(&shared).await;
+    }
+}
+
+#[tokio::test]
+async fn scope_needs_a_registry_that_nodes_share() {
+    let directory = single(&["nas:/a"]).await;
+    let shared = FakeSharedRegistry::new();
+    let unjoined = Node::start_in(&shared, directory);
+    let alone = Registry::new(Arc::new(MemoryStore::default()));
+    create(&alone, nfs("nas:/a")).await;
+    for (registry, part) in [(&unjoined.registry, "has not joined"), (&alone, "has a registry of its own")] {
+        let id = registry.snapshot().targets()[0].target.id;
+        let (target, first_type) = nfs("nas:/b");
+        let new = create_target((Target { scope: Some(scope(&["a"], &[])), ..target }, first_type));
+        let created = registry.change(&new).await.map(drop);
+        for refused in [restrict(registry, id).await, created] {
+            let error = refused.expect_err("refused");
+            let message = error.to_string();
+            assert!(matches!(error, RegistryError::NoFleet(_)) && message.contains(part), "{message}");
+        }
+        let reset = TargetChange { scope: Some(None), ..TargetChange::default() };
+        registry.change(&Change::ModifyTarget { id, change: reset, now: at(9) }).await.expect("it has none");
+    }
+}
+
+#[tokio::test]
+async fn joining_keeps_the_scope_that_a_node_took_from_another_registry() {
+    let former = FakeSharedRegistry::new();
+    let node = Node::start(&former);
+    let id = create(&node.registry, nfs("nas:/a")).await.target.id;
+    restrict(&node.registry, id).await.expect("shared");
+    let (path, _directory) = (node.path.clone(), node.stop().await);
+    let new = FakeSharedRegistry::new();
+    join::apply(&path, &new, FormerRegistry::LeaveWithTargets).await.expect("joined");
+    let taken = new.read().await.expect("read").targets;
+    assert_eq!(taken[0].target.scope, Some(scope(&["a"], &[])));
 }
 
 #[tokio::test]

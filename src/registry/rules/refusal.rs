@@ -66,12 +66,12 @@ pub enum Refusal {
     TooManyTargetEntries(usize),
     /// The target would have more than [`TARGET_METADATA_MAX_BYTES`] of metadata.
     #[error(
-        "the backup target would have {0} bytes of metadata, mount options and secret reference: {TARGET_METADATA_MAX_BYTES} is the limit. Send less, or remove some with purge_metadata"
+        "the backup target would have {0} bytes of metadata, mount options, secret reference and scope: {TARGET_METADATA_MAX_BYTES} is the limit. Send less, or remove some with purge_metadata"
     )]
     TargetMetadataTooLarge(usize),
     /// All targets together would have more than [`TARGET_METADATA_TOTAL_MAX_BYTES`] of metadata.
     #[error(
-        "all backup targets together would have {0} bytes of metadata, mount options and secret references: {TARGET_METADATA_TOTAL_MAX_BYTES} is the limit of the registry. Remove some first"
+        "all backup targets together would have {0} bytes of metadata, mount options, secret references and scopes: {TARGET_METADATA_TOTAL_MAX_BYTES} is the limit of the registry. Remove some first"
     )]
     TargetMetadataTooLargeInTotal(usize),
     /// The registry has [`TARGETS_MAX`] targets.
@@ -80,6 +80,9 @@ pub enum Refusal {
     /// A field of the target is fixed, malformed, not a field of this kind, or not allowed in a new target.
     #[error(transparent)]
     InvalidFields(#[from] SpecError),
+    /// The scope contains no node, or a name that no node can have.
+    #[error("scope: {0}")]
+    InvalidScope(String),
     /// No target type has this id.
     #[error("there is no backup target type {0}")]
     TypeNotFound(TargetTypeId),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::refusal::Refusal;
 use super::{defaults, lookup, target_type};
 use crate::model::target::METADATA_MAX;
-use crate::model::{Target, TargetId, TargetType};
+use crate::model::{NodeScope, Target, TargetId, TargetType};
 use crate::registry::change::TargetChange;
 use crate::registry::limits::{TARGET_METADATA_MAX_BYTES, TARGET_METADATA_TOTAL_MAX_BYTES, TARGETS_MAX};
 use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
@@ -34,6 +34,7 @@ pub(super) fn create(
     }
     check_identity(snapshot, target)?;
     target_type::check_new(snapshot, "btt_name", &first_type.name)?;
+    check_scope(target.scope.as_ref())?;
     check_size(snapshot, target, None)?;
     let mut writes = Vec::new();
     if target.is_default {
@@ -67,6 +68,10 @@ pub(super) fn modify(
     if !target.spec.is_same_storage(&before.spec) {
         check_identity(snapshot, &target)?;
     }
+    if let Some(scope) = &change.scope {
+        check_scope(scope.as_ref())?;
+        target.scope.clone_from(scope);
+    }
     check_size(snapshot, &target, Some(before))?;
 
     let mut writes = Vec::new();
@@ -90,6 +95,11 @@ pub(super) fn modify(
         writes.push(Write::PutTarget(Arc::new(target)));
     }
     Ok(writes)
+}
+
+/// Refuses a scope that contains no node, or whose names cannot be those of nodes.
+fn check_scope(scope: Option<&NodeScope>) -> Result<(), Refusal> {
+    scope.and_then(NodeScope::problem).map_or(Ok(()), |problem| Err(Refusal::InvalidScope(problem)))
 }
 
 /// Refuses a target whose storage another target has. Registries of earlier releases may have such targets.
@@ -128,9 +138,11 @@ fn check_size(snapshot: &Snapshot, target: &Target, before: Option<&Target>) -> 
     Ok(())
 }
 
-/// Size of the text fields that a client can make large, in bytes: metadata, mount options and secret reference.
+/// Size of the text fields that a client can make large, in bytes: metadata, mount options, secret reference and scope.
 fn client_bytes(target: &Target) -> usize {
-    target.spec.option_bytes() + target.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+    target.spec.option_bytes()
+        + target.scope.as_ref().map_or(0, NodeScope::bytes)
+        + target.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
 }
 
 /// Decides `Change::DeleteTarget`.

@@ -13,7 +13,7 @@ use super::*;
 use crate::model::target_spec::{SpecField, SpecFields};
 use crate::model::{Target, TargetId, TargetType};
 use crate::registry::change::TargetChange;
-use crate::registry::fixtures::{at, changed, create_target, metadata, nfs, s3, snapshot_of, target};
+use crate::registry::fixtures::{at, changed, create_target, metadata, nfs, s3, scope, snapshot_of, target};
 
 /// A snapshot to which tests apply changes.
 struct Content(Snapshot);
@@ -235,6 +235,48 @@ fn target_becomes_the_default_together_with_its_other_changes() {
     assert_eq!(refusal, Refusal::DefaultStays(second));
     let change = Change::ModifyTarget { id: first, change: not_default(), now: at(6) };
     assert_eq!(decide(&content.0, &change), Ok(Vec::new()), "it is not the default");
+}
+
+#[test]
+fn scope_is_replaced_and_reset_and_an_empty_one_is_refused() {
+    let mut content = Content::of([nfs("nas:/a")]);
+    let id = content.ids()[0];
+    let change = |scope| TargetChange { scope: Some(scope), ..TargetChange::default() };
+    for new in [Some(scope(&["a"], &[])), Some(scope(&[], &[("rack", "1")])), None] {
+        let modified = content.modify(id, change(new.clone()), at(5));
+        assert_eq!(modified.scope, new);
+        assert_eq!(content.modify(id, TargetChange::default(), at(6)), modified, "without a scope it stays");
+    }
+    for (wrong, part) in [(scope(&[], &[]), "delete it"), (scope(&["a b"], &[]), "nodes: \"a b\"")] {
+        let refused = Change::ModifyTarget { id, change: change(Some(wrong.clone())), now: at(7) };
+        let (target, first_type) = nfs("nas:/b");
+        let created = create_target((Target { scope: Some(wrong), ..target }, first_type));
+        for refusal in [content.refusal(refused), content.refusal(created)] {
+            let message = refusal.to_string();
+            assert!(message.starts_with("scope: ") && message.contains(part), "{message}");
+        }
+    }
+}
+
+#[test]
+fn scope_counts_toward_the_size_of_a_target() {
+    let content = Content::of([nfs("nas:/a")]);
+    let names: Vec<String> = (0..1000).map(|number| format!("{number:0>200}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let change = TargetChange { scope: Some(Some(scope(&names, &[]))), ..TargetChange::default() };
+    let refusal = content.refusal(Change::ModifyTarget { id: content.ids()[0], change, now: at(5) });
+    assert!(matches!(refusal, Refusal::TargetMetadataTooLarge(bytes) if bytes > 200_000), "{refusal}");
+}
+
+#[test]
+fn targets_of_other_scopes_are_unique_too() {
+    let elsewhere = |export| {
+        let (target, first_type) = nfs(export);
+        (Target { scope: Some(scope(&["other"], &[])), ..target }, first_type)
+    };
+    let content = Content::of([elsewhere("nas:/a")]);
+    let refusal = content.refusal(create_target(elsewhere("nas2:/a")));
+    assert!(matches!(refusal, Refusal::MountPathTaken { .. }), "{refusal}");
 }
 
 #[test]

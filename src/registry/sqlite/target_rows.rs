@@ -4,11 +4,21 @@
 //! target is an error.
 
 use rusqlite::{Connection, Row, named_params};
+use serde::{Deserialize, Serialize};
 
 use super::columns::{json, parsed, read, unreadable};
 use super::type_rows;
-use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec};
+use crate::model::{MountName, NodeScope, SpecFields, Target, TargetId, TargetSpec};
 use crate::registry::snapshot::{RegisteredTarget, Write};
+
+/// Document of the column `spec`. Releases without scopes read and write only the fields of the storage.
+#[derive(Serialize, Deserialize)]
+struct SpecDocument {
+    #[serde(flatten)]
+    fields: SpecFields,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<NodeScope>,
+}
 
 /// Returns every target with its types, oldest first.
 ///
@@ -56,7 +66,7 @@ fn put(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
         )?
         .execute(named_params! {
             ":id": target.id.to_string(),
-            ":spec": json(&target.spec.to_fields())?,
+            ":spec": json(&SpecDocument { fields: target.spec.to_fields(), scope: target.scope.clone() })?,
             ":mount_name": target.mount_name.as_str(),
             ":is_default": target.is_default,
             ":created_at": target.created_at.to_string(),
@@ -77,7 +87,7 @@ fn delete(connection: &Connection, id: TargetId) -> rusqlite::Result<()> {
 }
 
 fn target(row: &Row<'_>) -> rusqlite::Result<Target> {
-    let fields: SpecFields = read(row, "spec", |text| serde_json::from_str(text))?;
+    let SpecDocument { fields, scope } = read(row, "spec", |text| serde_json::from_str(text))?;
     let spec = TargetSpec::from_fields(&fields).map_err(|error| unreadable("spec", error))?;
     Ok(Target {
         id: parsed(row, "id")?,
@@ -88,5 +98,6 @@ fn target(row: &Row<'_>) -> rusqlite::Result<Target> {
         updated_at: parsed(row, "updated_at")?,
         version: row.get("version")?,
         metadata: read(row, "metadata", |text| serde_json::from_str(text))?,
+        scope,
     })
 }

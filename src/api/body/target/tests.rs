@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::wire::ScopeRequest;
+use crate::model::NodeScope;
+use crate::model::node_scope::scope;
 
 fn create(fields: Value) -> Result<NewTarget, String> {
     new_target(json!({ "backup_target": fields }).to_string().as_bytes()).map_err(|fault| fault.to_string())
@@ -159,4 +162,37 @@ fn name_is_the_first_type_name_when_btt_name_is_absent() {
         fields.as_object_mut().expect("an object").extend(names.as_object().expect("an object").clone());
         assert_eq!(create(fields).expect("accepted").type_name.as_deref(), expected, "{names}");
     }
+}
+
+fn decoded_scope(value: &Value) -> Result<Option<Option<NodeScope>>, String> {
+    let body = json!({ "backup_target": { "scope": value } }).to_string();
+    modification(body.as_bytes()).map(|change| change.scope).map_err(|fault| fault.to_string())
+}
+
+#[test]
+fn scope_is_all_or_an_object() {
+    assert_eq!(decoded_scope(&json!("all")), Ok(Some(None)));
+    assert_eq!(decoded_scope(&Value::Null), Ok(None), "not given");
+    let both = scope(&["a", "b"], &[("rack", "1"), ("rack", "2")]);
+    let sent = json!({ "nodes": ["b", "a", "a"], "labels": { "rack": ["1", "2"] } });
+    assert_eq!(decoded_scope(&sent), Ok(Some(Some(both))));
+    for request in [ScopeRequest::All, ScopeRequest::Only(scope(&["a"], &[]))] {
+        let sent = serde_json::to_value(&request).expect("JSON");
+        assert_eq!(decoded_scope(&sent), Ok(Some(request.into())), "{sent}");
+    }
+}
+
+#[test]
+fn wrong_scope_is_refused_with_its_field() {
+    for (value, message) in [
+        (json!("some"), "scope: \"some\" is not a scope, expected \"all\" or an object of nodes and labels"),
+        (json!(3), "scope: 3 is not \"all\" or an object of nodes and labels"),
+        (json!(["a"]), "scope: a list is not \"all\" or an object of nodes and labels"),
+        (json!({ "nodes": "a" }), "scope.nodes: \"a\" is not a list"),
+        (json!({ "labels": { "rack": "a" } }), "scope.labels.rack: \"a\" is not a list"),
+    ] {
+        assert_eq!(decoded_scope(&value), Err(message.to_owned()));
+    }
+    let unknown = decoded_scope(&json!({ "node": ["a"] })).expect_err("refused");
+    assert!(unknown.contains("scope") && unknown.contains("unknown field `node`"), "{unknown}");
 }
