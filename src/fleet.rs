@@ -27,6 +27,7 @@ mod descriptions;
 mod metrics;
 mod node;
 mod node_list;
+pub mod node_snapshot;
 mod outage;
 pub mod presence;
 mod registered;

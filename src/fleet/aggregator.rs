@@ -12,13 +12,14 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::agent_client::{AgentClient, AgentClientError, AgentList, PollError, Polled};
-use super::answer::{AgentAnswer, NodeTarget, SharedTexts};
+use super::answer::{AgentAnswer, SharedTexts};
 use super::compute::compute;
 use super::descriptions::{Descriptions, TARGETS_MAX};
-use super::node::Node;
+use super::node::{AnswerContent, Node};
 use super::node_list::{self, Listed, NodeListError};
+use super::node_snapshot::NodeSnapshot;
 use super::registered::RegisteredTargets;
-use super::view::{FleetView, NodeSnapshot, Policy};
+use super::view::{FleetView, Policy};
 use crate::model::random_fraction;
 use crate::model::settings::{AggregateSettings, ApiSettings, NodeAddress};
 
@@ -273,7 +274,7 @@ impl Shared {
         let changed = match polled {
             Ok(Polled::Unchanged) => None,
             Ok(Polled::Changed(answer, tag)) => match self.accept(node, answer) {
-                Ok(targets) => Some((targets, tag.map(|tag| (list, tag)))),
+                Ok(content) => Some(AnswerContent { tag: tag.map(|tag| (list, tag)), ..content }),
                 Err(limit) => return node.failed(&limit, false),
             },
             Err(error) => return node.failed(&error.to_string(), error.is_silence()),
@@ -281,8 +282,8 @@ impl Shared {
         node.answered(changed, self.interval());
     }
 
-    /// Returns the targets of an answer, or the limit that it exceeds.
-    fn accept(&self, node: &Node, mut answer: AgentAnswer) -> Result<Arc<[NodeTarget]>, String> {
+    /// Returns the content of an answer, or the limit that it exceeds.
+    fn accept(&self, node: &Node, mut answer: AgentAnswer) -> Result<AnswerContent, String> {
         let others = self.view.load().node_targets.saturating_sub(node.targets());
         if others + answer.targets.len() > NODE_TARGETS_MAX {
             return Err(format!("the nodes have more than {NODE_TARGETS_MAX} targets together, {SPLIT}"));
@@ -290,7 +291,8 @@ impl Shared {
         if !self.descriptions.add(node.name(), &mut answer) {
             return Err(format!("the nodes have more than {TARGETS_MAX} different targets, {SPLIT}"));
         }
-        Ok(answer.targets.into())
+        let AgentAnswer { targets, fleet_node, .. } = answer;
+        Ok(AnswerContent { targets: targets.into(), fleet_node: fleet_node.map(Arc::new), tag: None })
     }
 
     async fn publish_forever(self: Arc<Self>) {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::wire;
 use crate::api::wire::Extensible::{Known, Unknown};
-use crate::model;
+use crate::model::{self, LabeledNode};
 
 /// Largest number of targets of one node. An agent has at most as many.
 const TARGETS_MAX: usize = 10_000;
@@ -86,6 +86,8 @@ pub(super) struct AgentAnswer {
     pub(super) targets: Vec<NodeTarget>,
     /// The same targets in the form of the API, in the same order.
     pub(super) described: Vec<DescribedTarget>,
+    /// The node, as scopes name it. `None` if its agent does not say so, or says more than a node can have.
+    pub(super) fleet_node: Option<LabeledNode>,
 }
 
 /// Texts that many targets share.
@@ -112,6 +114,8 @@ impl SharedTexts {
 #[derive(Deserialize)]
 struct Details {
     backup_targets: Vec<Detail>,
+    #[serde(default)]
+    fleet: Option<wire::FleetNode>,
 }
 
 #[derive(Deserialize)]
@@ -173,11 +177,12 @@ impl AgentAnswer {
     pub(super) fn decode(body: &[u8], texts: &SharedTexts) -> Result<Self, AnswerError> {
         // Decoded twice, because a flattened field would be buffered, which takes longer.
         let wire::TargetList { backup_targets: described } = serde_json::from_slice(body)?;
-        let Details { backup_targets: details } = serde_json::from_slice(body)?;
+        let Details { backup_targets: details, fleet } = serde_json::from_slice(body)?;
         if described.len() > TARGETS_MAX {
             return Err(AnswerError::TooMany(described.len()));
         }
-        let mut answer = Self { targets: Vec::with_capacity(described.len()), described: Vec::new() };
+        let fleet_node = fleet.map(LabeledNode::from).filter(LabeledNode::is_valid);
+        let mut answer = Self { targets: Vec::with_capacity(described.len()), described: Vec::new(), fleet_node };
         let mut exports = HashSet::new();
         for (target, detail) in described.into_iter().zip(details) {
             if exports.insert(target.filesystem_export.clone()) {
@@ -294,6 +299,25 @@ mod tests {
             let answer = decode(&[target]).expect("valid");
             assert_eq!(answer.described[0].figures.lock_proved_at.is_some(), counts, "{verdict} {at}");
         }
+    }
+
+    #[test]
+    fn node_of_an_answer_is_known_unless_it_exceeds_a_limit() {
+        let decode = |fleet: serde_json::Value| {
+            let body = serde_json::json!({ "backup_targets": [], "fleet": fleet }).to_string();
+            AgentAnswer::decode(body.as_bytes(), &SharedTexts::default()).expect("valid").fleet_node
+        };
+        let node = decode(serde_json::json!({ "node": "compute-1", "labels": { "rack": "a" }, "later": 1 }));
+        let node = node.expect("a node");
+        assert_eq!((&*node.name, node.labels.get("rack").map(String::as_str)), ("compute-1", Some("a")));
+        for unusable in [
+            serde_json::Value::Null,
+            serde_json::json!({ "node": "x".repeat(300), "labels": {} }),
+            serde_json::json!({ "node": "a", "labels": { "rack": "x".repeat(300) } }),
+        ] {
+            assert_eq!(decode(unusable), None);
+        }
+        assert_eq!(self::decode(&[]).expect("valid").fleet_node, None, "an agent of an earlier release");
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Descriptions {
             return false;
         }
         for (target, described) in answer.targets.iter().zip(answer.described.drain(..)) {
-            let DescribedTarget { target: described, figures } = described;
+            let DescribedTarget { target: mut described, figures } = described;
             let is_available = described.status == Status::Available;
             let mut lock_proved_at = figures.lock_proved_at;
             let mut sizes = Sizes::new(node, &described, figures).map(Arc::new);
@@ -77,6 +77,10 @@ impl Descriptions {
                     continue;
                 }
                 sizes = sizes.or_else(|| present.sizes.clone());
+                if answer.fleet_node.is_none() {
+                    // Agents of earlier releases do not know scopes.
+                    described.scope.clone_from(&present.target.scope);
+                }
             }
             let description = Description {
                 by: node.clone(),

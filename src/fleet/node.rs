@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::agent_client::{AgentList, POLL_TIMEOUT};
 use super::answer::NodeTarget;
-use super::view::NodeSnapshot;
+use super::node_snapshot::NodeSnapshot;
+use crate::model::LabeledNode;
 use crate::model::settings::NodeAddress;
 
 /// Number of intervals for which an answer counts.
@@ -60,10 +61,22 @@ struct State {
     /// Until when its agent is asked for details, because it does not have the list of verdicts.
     asked_for_details_until: Option<Instant>,
     targets: Arc<[NodeTarget]>,
+    fleet_node: Option<Arc<LabeledNode>>,
 }
 
 /// A list of an agent, and the tag of its answer.
 type ListTag = (AgentList, HeaderValue);
+
+/// What an answer contains.
+#[derive(Debug, Default)]
+pub(super) struct AnswerContent {
+    /// The targets of the node.
+    pub(super) targets: Arc<[NodeTarget]>,
+    /// The node, as scopes name it.
+    pub(super) fleet_node: Option<Arc<LabeledNode>>,
+    /// The list, and the tag of the answer.
+    pub(super) tag: Option<ListTag>,
+}
 
 /// When a node answered, and the time until its next poll.
 #[derive(Debug, Clone, Copy)]
@@ -105,17 +118,18 @@ impl Node {
         self.state().tag = None;
     }
 
-    /// Records an answer. `changed` has its targets, and its list and tag, unless it is that nothing has changed.
+    /// Records an answer. `changed` has its content, unless it is that nothing has changed.
     /// `interval` is the time until the next poll.
-    pub(super) fn answered(&self, changed: Option<(Arc<[NodeTarget]>, Option<ListTag>)>, interval: Duration) {
+    pub(super) fn answered(&self, changed: Option<AnswerContent>, interval: Duration) {
         let mut state = self.state();
         state.is_polled = true;
         state.answered = Some(LatestAnswer { instant: Instant::now(), at: Timestamp::now(), interval });
         state.failures_in_a_row = 0;
         state.failure = None;
         state.is_silent = false;
-        if let Some((targets, tag)) = changed {
+        if let Some(AnswerContent { targets, fleet_node, tag }) = changed {
             state.targets = targets;
+            state.fleet_node = fleet_node;
             state.tag = tag.filter(|(_, tag)| tag.len() <= TAG_MAX_BYTES);
         }
     }
@@ -160,6 +174,7 @@ impl Node {
             silent_since_start: self.listed_at_start.filter(|_| state.answered.is_none() && state.is_silent),
             failure: state.failure.clone(),
             targets: state.targets.clone(),
+            fleet_node: state.fleet_node.clone(),
         }
     }
 }
@@ -226,7 +241,8 @@ mod tests {
         let (node, tag) = (node(), HeaderValue::from_static("W/\"1\""));
         assert_eq!(node.list(), (AgentList::Verdicts, None));
         node.has_no_verdicts();
-        node.answered(Some((Arc::default(), Some((AgentList::Details, tag.clone())))), INTERVAL);
+        let details = AnswerContent { tag: Some((AgentList::Details, tag.clone())), ..AnswerContent::default() };
+        node.answered(Some(details), INTERVAL);
         assert_eq!(node.list(), (AgentList::Details, Some(tag.clone())));
         tokio::time::advance(DETAILS_FOR).await;
         assert_eq!(node.list(), (AgentList::Verdicts, None), "it may have been upgraded");

@@ -10,6 +10,9 @@
 //! | `unknown` | the node does not answer, or its agent has not probed the target yet or does not any more |
 //! | `missing` | the agent answers, but does not have the target |
 //!
+//! A target with a scope is expected only on the nodes of the scope. The agents say which node they are. Until then, a
+//! node counts if the scope names its host, or if its agent has the target.
+//!
 //! An unknown state is never counted as available, and never as offline. The policy ([`AvailableWhen`]) makes the
 //! status of the target out of the numbers.
 
@@ -26,28 +29,11 @@ use uuid::Uuid;
 
 use super::answer::{NodeTarget, NodeTargetState};
 use super::described::{Described, Sizes};
+use super::node_snapshot::NodeSnapshot;
 use super::outage::{self, LastAnswer};
 use crate::api::wire;
-use crate::model::Status;
 use crate::model::settings::{AvailableWhen, ExpectedOn};
-
-/// What is known of a node.
-#[derive(Debug, Clone)]
-pub struct NodeSnapshot {
-    /// Name of the node: host and port.
-    pub name: Arc<str>,
-    /// Whether the node has been polled since the start of the aggregator.
-    pub is_polled: bool,
-    /// Whether it has answered lately, so that its latest answer counts.
-    pub is_answering: bool,
-    /// Time of its latest answer.
-    pub answered_at: Option<Timestamp>,
-    /// Start of the aggregator, if the node was silent since then. It may have been silent before.
-    pub silent_since_start: Option<Timestamp>,
-    /// Why the latest poll failed, and what to do.
-    pub failure: Option<Arc<str>>,
-    pub(super) targets: Arc<[NodeTarget]>,
-}
+use crate::model::{NodeScope, Status};
 
 /// Rules of the view.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -166,6 +152,8 @@ pub struct FleetTarget {
     /// Time of the latest answer with these sizes. `None` if their node does not measure them any more.
     pub(super) sizes_confirmed_at: Option<Timestamp>,
     lock_proved_at: Option<Timestamp>,
+    /// The nodes on which it is expected. `None`: all nodes.
+    pub(super) scope: Option<NodeScope>,
     /// Status in the fleet, by policy.
     pub status: Status,
     /// Whether it would be available if the nodes that do not answer were not expected. `None` if no other node is.
@@ -275,17 +263,21 @@ impl FleetView {
             registered.iter().map(|target| (&*target.filesystem_export, target)).collect();
         let without_agents = registered.keys().filter(|export| !indexes.contains_key(**export));
         found.extend(without_agents.map(|export| ((*export).into(), Vec::new())));
-        let mut without = NodeCounts::default();
-        let expected = nodes.iter().filter(|node| is_expected_without(node, policy.expected_on));
-        expected.clone().for_each(|node| without.add(state(node, None)));
-        let without = Without { counts: without, silent: expected.filter(|node| !node.is_answering).count() };
+        // Most targets have one of a few scopes.
+        let mut without: HashMap<Option<NodeScope>, Without> = HashMap::new();
         let targets = found.into_iter().filter_map(|(export, present)| {
             let registered = registered.get(&*export);
             let described =
                 described(&export).or_else(|| registered.map(|target| Described::registered((*target).clone())))?;
             let id_by_export = id_by_export(&export);
             let id = registered.and_then(|target| target.id.parse().ok()).unwrap_or(id_by_export);
-            Some(FleetTarget { id, ..FleetTarget::new(id_by_export, described, present, without, &nodes, policy) })
+            // The agents learn later of a change.
+            let scope = registered.map_or(&described.target.scope, |target| &target.scope).clone();
+            let without = *without.entry(scope.clone()).or_insert_with_key(|scope| Without::new(&nodes, scope, policy));
+            Some(FleetTarget {
+                id,
+                ..FleetTarget::new(id_by_export, described, scope, present, without, &nodes, policy)
+            })
         });
         let mut targets: Vec<FleetTarget> = targets.collect();
         targets.sort_by_cached_key(|target| (target.described.created_at.clone(), target.id));
@@ -319,12 +311,15 @@ impl FleetView {
 
     /// Returns a target on each node where it is expected, in the order of the nodes.
     pub fn on_nodes<'a>(&'a self, target: &'a FleetTarget) -> impl Iterator<Item = TargetOnNode<'a>> {
-        let mut present = target.present.iter().peekable();
+        let (mut present, scope) = (target.present.iter().peekable(), &target.scope);
         (0..).zip(&self.nodes).filter_map(move |(index, node)| {
             let found = present.next_if(|on_node| on_node.node == index);
             let target = found.and_then(|on_node| node.targets.get(on_node.target as usize));
-            let is_expected = target.is_some() || is_expected_without(node, self.expected_on);
-            is_expected.then(|| TargetOnNode { state: state(node, target), node, target })
+            node.is_expected(scope, target.is_some(), self.expected_on).then(|| TargetOnNode {
+                state: state(node, target),
+                node,
+                target,
+            })
         })
     }
 
@@ -351,7 +346,7 @@ impl FleetView {
     }
 }
 
-/// The nodes as if no agent had a target.
+/// The nodes of a scope as if no agent had a target.
 #[derive(Debug, Clone, Copy)]
 struct Without {
     counts: NodeCounts,
@@ -359,12 +354,24 @@ struct Without {
     silent: usize,
 }
 
+impl Without {
+    fn new(nodes: &[NodeSnapshot], scope: &Option<NodeScope>, policy: Policy) -> Self {
+        let mut without = Self { counts: NodeCounts::default(), silent: 0 };
+        for node in nodes.iter().filter(|node| node.is_expected(scope, false, policy.expected_on)) {
+            without.counts.add(state(node, None));
+            without.silent += usize::from(!node.is_answering);
+        }
+        without
+    }
+}
+
 impl FleetTarget {
     /// A target that is `present` on some of the nodes.
     fn new(
         id_by_export: Uuid,
         described: Described,
-        present: Vec<OnNode>,
+        scope: Option<NodeScope>,
+        mut present: Vec<OnNode>,
         without: Without,
         nodes: &[NodeSnapshot],
         policy: Policy,
@@ -372,10 +379,11 @@ impl FleetTarget {
         let Described { by, target: described, sizes, lock_proved_at } = described;
         let Without { mut counts, mut silent } = without;
         let (mut reasons, mut is_described_where_available, mut sizes_confirmed_at) = (BTreeMap::new(), false, None);
+        present.retain(|on_node| nodes[on_node.node as usize].is_expected(&scope, true, policy.expected_on));
         for on_node in &present {
             let node = &nodes[on_node.node as usize];
             let target = &node.targets[on_node.target as usize];
-            if is_expected_without(node, policy.expected_on) {
+            if node.is_expected(&scope, false, policy.expected_on) {
                 counts.remove(state(node, None));
             } else if !node.is_answering {
                 silent += 1;
@@ -405,6 +413,7 @@ impl FleetTarget {
             sizes,
             sizes_confirmed_at,
             lock_proved_at,
+            scope,
             status,
             is_available_on_answering,
             counts,
@@ -442,15 +451,6 @@ impl FleetTarget {
 
     fn known_sizes(&self) -> Option<&Sizes> {
         self.sizes.as_deref().filter(|_| self.counts.available > 0)
-    }
-}
-
-/// Whether a target is expected on a node even if its latest answer does not contain the target. A node that has never
-/// answered may have it.
-fn is_expected_without(node: &NodeSnapshot, expected_on: ExpectedOn) -> bool {
-    match expected_on {
-        ExpectedOn::All => true,
-        ExpectedOn::Reporting => node.answered_at.is_none(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::view::{FleetTarget as Target, FleetView, NodeCounts, NodeSnapshot, NodeState, TargetOnNode};
+use super::node_snapshot::NodeSnapshot;
+use super::view::{FleetTarget as Target, FleetView, NodeCounts, NodeState, TargetOnNode};
 use crate::api::wire::{self, timestamp};
 use crate::model::Caller;
 
@@ -123,6 +124,9 @@ pub struct Node {
     pub targets: usize,
     /// Why the latest poll failed, and what to do. `null` if it succeeded.
     pub message: Option<String>,
+    /// The node as the scopes of targets name it. `null` until its agent has said so.
+    #[serde(default)]
+    pub fleet: Option<wire::FleetNode>,
 }
 
 /// Whether the nodes have been polled.
@@ -165,6 +169,7 @@ impl FleetTarget {
         let mut described = wire::Target::clone(&target.described);
         described.id = target.id.to_string();
         described.status = target.status.into();
+        described.scope.clone_from(&target.scope);
         let (used, capacity) = target.sizes();
         (described.used, described.capacity) = (used.map(str::to_owned), capacity.map(str::to_owned));
         if !caller.is_admin {
@@ -228,6 +233,7 @@ impl From<&NodeSnapshot> for Node {
             answered_at: node.answered_at.map(timestamp),
             targets: node.targets.len(),
             message: node.failure.as_ref().map(ToString::to_string),
+            fleet: node.fleet_node.as_deref().map(wire::FleetNode::from),
         }
     }
 }

@@ -33,3 +33,4 @@ mod documented;
 mod facts;
 mod failures;
 mod registry;
+mod scope;

@@ -10,7 +10,8 @@ use crate::api::ui::condition::Condition;
 use crate::api::ui::layout::ago;
 use crate::api::ui::listing;
 use crate::api::ui::query::Query;
-use crate::fleet::view::{FleetTarget, FleetView, NodeSnapshot, NodeState, TargetOnNode};
+use crate::fleet::node_snapshot::NodeSnapshot;
+use crate::fleet::view::{FleetTarget, FleetView, NodeState, TargetOnNode};
 
 /// Largest number of nodes of a group that are named.
 const NAMED_MAX: usize = 5;

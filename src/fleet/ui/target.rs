@@ -40,6 +40,7 @@ impl FleetTargetPage<'_> {
                     (condition(view, target).mark()) ", available on " (counts.available) " of " (counts.expected)
                     " nodes where it is expected. In the fleet it is " (target.status) "."
                 }
+                @if let Some(scope) = &target.scope { p { "Expected on: " (scope) } }
                 section aria-labelledby="nodes" {
                     h2 #nodes { "Nodes" }
                     ul {

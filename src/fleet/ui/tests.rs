@@ -6,8 +6,9 @@ use crate::api::ui::condition::Condition;
 use crate::api::ui::layout::HtmlPage;
 use crate::api::ui::query::Query;
 use crate::fleet::answer::NodeTargetState::{Available, Offline, Warning};
+use crate::fleet::node_snapshot::NodeSnapshot;
+use crate::fleet::view::FleetView;
 use crate::fleet::view::tests::{ALL, at, node, target, view, with};
-use crate::fleet::view::{FleetView, NodeSnapshot};
 
 fn page(view: &FleetView, path: &str) -> String {
     let query = Query::of(&path.parse().expect("a URI"), PATH).expect("valid");

@@ -1,4 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::model::LabeledNode;
+use crate::model::node_scope::scope;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -29,6 +33,7 @@ pub(in crate::fleet) fn node(name: &str, answered_at: Option<i64>, has_stopped: 
         silent_since_start: None,
         failure: None,
         targets: Arc::default(),
+        fleet_node: None,
     }
 }
 
@@ -312,4 +317,100 @@ fn registered_target_is_missing_until_agents_have_it_and_has_its_id() {
         (1, Some(known.id))
     );
     assert_eq!(view.targets.len(), 2);
+}
+
+/// The node, whose agent has said that it has this name and this rack.
+fn in_fleet(node: NodeSnapshot, name: &str, rack: &str) -> NodeSnapshot {
+    let labels = [("rack".to_owned(), rack.to_owned())].into();
+    NodeSnapshot { fleet_node: Some(Arc::new(LabeledNode { name: name.to_owned(), labels })), ..node }
+}
+
+/// The view of a target with this scope in the registry.
+fn scoped_view(nodes: Vec<NodeSnapshot>, scope: NodeScope, expected_on: ExpectedOn) -> FleetView {
+    let target = described("nas:/b").expect("described").target;
+    let id = Uuid::from_u128(1).to_string();
+    let registered = Arc::new(wire::Target { id, scope: Some(scope), ..wire::Target::clone(&target) });
+    FleetView::new(nodes, Policy { expected_on, ..ALL }, &[registered], described)
+}
+
+#[test]
+fn only_nodes_of_the_scope_count() {
+    let (well, bad) = (NodeTargetState::Available, NodeTargetState::Offline);
+    let has = |name, second, has_stopped, state| with(node(name, second, has_stopped), &[target("nas:/b", state)]);
+    let nodes = || {
+        vec![
+            in_fleet(has("a:1", Some(10), false, well), "compute-1", "a"),
+            // It still has the target, and is not in the scope any more.
+            in_fleet(has("b:1", Some(10), false, bad), "compute-2", "b"),
+            in_fleet(node("c:1", Some(10), false), "compute-3", "b"),
+            in_fleet(has("d:1", Some(1), true, well), "compute-4", "c"),
+            in_fleet(node("e:1", Some(10), false), "compute-5", "c"),
+            node("f:1", None, true),
+        ]
+    };
+    for (scope, expected, status) in [
+        (
+            scope(&["compute-1"], &[]),
+            NodeCounts { expected: 1, available: 1, ..NodeCounts::default() },
+            Status::Available,
+        ),
+        (
+            scope(&["compute-1"], &[("rack", "c")]),
+            NodeCounts { expected: 3, available: 1, unknown: 1, missing: 1, ..NodeCounts::default() },
+            Status::Offline,
+        ),
+        (scope(&["nobody"], &[]), NodeCounts::default(), Status::Offline),
+    ] {
+        let view = scoped_view(nodes(), scope.clone(), ExpectedOn::All);
+        let found = &view.targets[0];
+        assert_eq!((found.counts, found.status), (expected, status), "{scope:?}");
+        assert_eq!(view.on_nodes(found).count(), expected.expected);
+        assert_eq!(found.reasons.len(), expected.offline);
+        assert_eq!(view.node_with(found), (expected.available > 0).then_some(0));
+    }
+    let view = scoped_view(nodes(), scope(&[], &[("rack", "c")]), ExpectedOn::Reporting);
+    let expected = NodeCounts { expected: 1, unknown: 1, ..NodeCounts::default() };
+    assert_eq!((view.targets[0].counts, view.targets[0].is_available_on_answering), (expected, None));
+}
+
+#[test]
+fn node_that_has_not_said_its_name_counts_if_it_is_named_or_has_the_target() {
+    let nodes = vec![
+        node("compute-1:8781", None, true),
+        node("compute-2:8781", Some(10), false),
+        // An agent of an earlier release, which ignores scopes.
+        with(node("compute-3:8781", Some(10), false), &[target("nas:/b", NodeTargetState::Offline)]),
+        node("compute-4:8781", None, true),
+    ];
+    let scope = scope(&["compute-1", "compute-2"], &[("rack", "a")]);
+    let view = scoped_view(nodes, scope, ExpectedOn::All);
+    let expected = NodeCounts { expected: 3, unknown: 1, missing: 1, offline: 1, ..NodeCounts::default() };
+    assert_eq!(view.targets[0].counts, expected);
+    let names: Vec<&str> = view.on_nodes(&view.targets[0]).map(|on_node| &*on_node.node.name).collect();
+    assert_eq!(names, ["compute-1:8781", "compute-2:8781", "compute-3:8781"]);
+}
+
+proptest! {
+    #[test]
+    fn counts_are_those_of_the_listed_nodes(
+        racks in prop::collection::vec((0_u8..3, any::<bool>(), any::<bool>(), 0_u8..3), 0..8),
+        listed in prop::collection::btree_set(0_u8..3, 1..3),
+        reporting in any::<bool>(),
+    ) {
+        let nodes = racks.iter().enumerate().map(|(number, (rack, is_known, has_stopped, has_it))| {
+            let plain = node(&format!("n{number}:1"), Some(10), *has_stopped);
+            let targets = [target("nas:/b", NodeTargetState::Available), target("nas:/c", NodeTargetState::Warning)];
+            let node = with(plain, &targets[..usize::from(*has_it)]);
+            if *is_known { in_fleet(node, &format!("n{number}"), &rack.to_string()) } else { node }
+        });
+        let labels: Vec<String> = listed.iter().map(u8::to_string).collect();
+        let labels: Vec<(&str, &str)> = labels.iter().map(|value| ("rack", value.as_str())).collect();
+        let expected_on = if reporting { ExpectedOn::Reporting } else { ExpectedOn::All };
+        let view = scoped_view(nodes.collect(), scope(&["n0"], &labels), expected_on);
+        for target in &view.targets {
+            let mut counts = NodeCounts::default();
+            view.on_nodes(target).for_each(|on_node| counts.add(on_node.state));
+            prop_assert_eq!(counts, target.counts);
+        }
+    }
 }
