@@ -8,7 +8,7 @@
 mod mailbox;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -28,6 +28,13 @@ pub(super) use mailbox::Mailbox;
 /// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started together must not keep
 /// probing one server at the same moments.
 const JITTER: f64 = 0.1;
+
+/// Distance of the times at which targets with the same interval are probed, as a fraction of the interval. So one
+/// wakeup of an idle agent serves several targets.
+const GRID: f64 = 0.025;
+
+/// Largest such distance.
+const GRID_MAX: Duration = Duration::from_secs(1);
 
 /// Longest delay of the first probe after the agent's start, so that not all targets are probed at once.
 const START_SPREAD: Duration = Duration::from_millis(500);
@@ -135,7 +142,7 @@ impl Task {
                     // Boxed like the rare steps below, so that a waiting task takes half of the memory.
                     let interrupted = Box::pin(self.probe(&settings)).instrument(span).await;
                     let interval = self.driver.interval(&settings);
-                    let next = began + interval.mul_f64(1.0 + JITTER * (2.0 * random_fraction() - 1.0));
+                    let next = next_probe(began, interval, random_fraction());
                     let next = match self.driver.next_due() {
                         Some(wait) => next.min(Instant::now() + wait.max(DUE_GAP)),
                         None => next,
@@ -207,8 +214,9 @@ impl Task {
     async fn wait_until(&mut self, next: Instant, began: Instant) -> Event {
         let settings = self.settings.borrow().clone();
         let outdated = async {
-            tokio::time::sleep_until(began + OUTDATED_GAP).await;
             self.driver.outdated(&settings).await;
+            // Not before the wait: each probe of each target would start a timer that wakes the runtime for nothing.
+            tokio::time::sleep_until(began + OUTDATED_GAP).await;
         };
         let changed = tokio::select! {
             event = self.mailbox.event() => return event,
@@ -274,6 +282,17 @@ impl Task {
     fn mount_path(&self) -> PathBuf {
         self.target.mount_name.below(&self.settings.borrow().mounts.root)
     }
+}
+
+/// Returns when the probe after the one that `began` is due: after the interval with its [`JITTER`], on the grid of all
+/// targets with this interval. `random` is from 0 to 1.
+fn next_probe(began: Instant, interval: Duration, random: f64) -> Instant {
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let grid = interval.mul_f64(GRID).min(GRID_MAX).max(Duration::from_nanos(1));
+    let spread = interval.mul_f64(2.0 * JITTER).saturating_sub(grid);
+    let latest = began + interval.mul_f64(1.0 - JITTER) + grid + spread.mul_f64(random);
+    let beyond = latest.saturating_duration_since(*ORIGIN).as_nanos() % grid.as_nanos();
+    latest - Duration::from_nanos(u64::try_from(beyond).unwrap_or_default())
 }
 
 /// Returns the span of a target's log lines, which has no parent: a task outlives the request that created it.

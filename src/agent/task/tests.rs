@@ -1,5 +1,6 @@
 //! Tests of tasks with a driver that the test controls.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
@@ -154,6 +155,21 @@ async fn task_handle_without_unmounting_when_the_agent_is_dropped() {
     drop(handle);
     task.await.expect("ended");
     assert_eq!(attempts.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn probes_of_targets_with_one_interval_are_on_a_grid_within_the_jitter() {
+    let (start, interval) = (Instant::now(), Duration::from_secs(10));
+    let mut times = BTreeSet::new();
+    for number in 0..1000_u32 {
+        let began = start + Duration::from_millis(7) * number;
+        let next = next_probe(began, interval, f64::from(number * 7 % 1000) / 1000.0);
+        let after = next - began;
+        assert!(interval.mul_f64(1.0 - JITTER) <= after && after <= interval.mul_f64(1.0 + JITTER), "{after:?}");
+        times.insert(next);
+    }
+    // They are due within 9 s, which has 36 times of the grid.
+    assert!((25..=37).contains(&times.len()), "{}", times.len());
 }
 
 /// A target whose report is always outdated.
