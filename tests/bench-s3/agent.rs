@@ -1,6 +1,6 @@
 //! The measured agent: the binary of the bench profile, with a target for each bucket.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::daemon::{Daemon, Workspace};
 use crate::http::{self as client, Connection};
 use crate::peers::{Cost, Gateway};
+use crate::process::exact_processor_time;
 
 /// Number of concurrent checks.
 const CONCURRENT_CHECKS: usize = 16;
@@ -69,13 +70,14 @@ impl Agent {
 
     /// Checks every bucket once.
     pub async fn sweep(&mut self) -> anyhow::Result<Cost> {
-        let (began, busy) = (Instant::now(), self.processor_seconds()?);
+        // A sweep is too short for the clock ticks of `processor_time`.
+        let (began, busy) = (Instant::now(), exact_processor_time(self.daemon.pid)?);
         let share = self.targets.len().div_ceil(CONCURRENT_CHECKS);
         let shares = self.connections.iter_mut().zip(self.targets.chunks(share));
         let shares = shares.map(|(connection, targets)| check_each(connection, targets));
         let reports: Vec<wire::Report> = futures::future::try_join_all(shares).await?.into_iter().flatten().collect();
         let seconds = began.elapsed().as_secs_f64();
-        let busy = self.processor_seconds()? - busy;
+        let busy = exact_processor_time(self.daemon.pid)?.saturating_sub(busy).as_secs_f64();
         ensure!(
             reports.iter().all(|report| report.status == targetwatch::model::Status::Available),
             "a bucket is offline: {reports:?}"
@@ -83,13 +85,6 @@ impl Agent {
         let requests = reports.iter().filter_map(|report| report.probe_requests).sum();
         let peak_kib = Process::new(self.daemon.pid)?.status()?.vmhwm.context("the kernel reports no VmHWM")?;
         Ok(Cost { seconds, cpu_sweep: busy, cpu_all: busy, peak_kib, requests })
-    }
-
-    fn processor_seconds(&self) -> anyhow::Result<f64> {
-        // From schedstat, in nanoseconds. A sweep is too short for the clock ticks of stat.
-        let tasks = Process::new(self.daemon.pid)?.tasks()?.filter_map(Result::ok);
-        let nanoseconds: u64 = tasks.filter_map(|task| task.schedstat().ok()).map(|task| task.sum_exec_runtime).sum();
-        Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
     }
 }
 

@@ -30,6 +30,9 @@ mod daemon;
 #[path = "../bench/http.rs"]
 mod http;
 #[allow(dead_code, reason = "the benchmark of the agent uses the rest")]
+#[path = "../bench/process.rs"]
+mod process;
+#[allow(dead_code, reason = "the benchmark of the agent uses the rest")]
 #[path = "../bench/table.rs"]
 mod table;
 

@@ -12,6 +12,15 @@ pub fn processor_time(pid: i32) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs(1) * ticks / u32::try_from(procfs::ticks_per_second())?)
 }
 
+/// Execution time of the threads that a process has now. The kernel reports it in nanoseconds.
+pub fn exact_processor_time(pid: i32) -> anyhow::Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in Process::new(pid)?.tasks()?.filter_map(Result::ok) {
+        nanoseconds += thread.schedstat()?.sum_exec_runtime;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
 /// How often a thread of a process has waited for something so far. Each wait ends with a wakeup.
 pub fn wakeups(pid: i32) -> anyhow::Result<u64> {
     let mut waits = 0;

@@ -68,7 +68,7 @@ pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
 }
 
 /// Number of probes that have ended, from the metrics of the daemon.
-async fn probes(daemon: &Daemon) -> anyhow::Result<u64> {
+pub async fn probes(daemon: &Daemon) -> anyhow::Result<u64> {
     let metrics = http::get(daemon.address, "/metrics").await?.body;
     let counts = std::str::from_utf8(&metrics)?.lines().filter(|line| line.starts_with("targetwatch_probes_total{"));
     counts.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?)).sum()

@@ -74,6 +74,11 @@ impl fmt::Display for Table {
     }
 }
 
+/// The exponent with which a figure grows between two counts, each with the figure there.
+pub fn exponent(first: (usize, f64), last: (usize, f64)) -> f64 {
+    (last.1 / first.1).ln() / (last.0 as f64 / first.0 as f64).ln()
+}
+
 /// Repeated measurements of one figure, in ascending order.
 pub struct Sample<T>(Vec<T>);
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use procfs::process::{Process, all_processes};
+use procfs::process::all_processes;
 use targetwatch::model::TargetId;
 use targetwatch::sys::{ChildCensus, Lane, MountTableWatch, Request, Response, WorkerPool, WorkerPoolSettings};
 use tokio::task::JoinSet;
 
 use crate::exporter::Exporter;
-use crate::table::{Sample, Table};
+use crate::process::exact_processor_time;
+use crate::table::{Sample, Table, exponent};
 
 /// Number of sweeps of each.
 const ROUNDS: usize = 21;
@@ -114,20 +115,6 @@ async fn growth(
         medians.push((count, Sample::<Duration>::new(took)?.median()));
     }
     Ok(medians)
-}
-
-/// The exponent with which a figure grows between two counts, each with the figure there.
-fn exponent(first: (usize, f64), last: (usize, f64)) -> f64 {
-    (last.1 / first.1).ln() / (last.0 as f64 / first.0 as f64).ln()
-}
-
-/// Execution time of the threads that a process has now. The kernel reports it in nanoseconds.
-fn exact_processor_time(pid: i32) -> anyhow::Result<Duration> {
-    let mut nanoseconds = 0;
-    for thread in Process::new(pid)?.tasks()?.filter_map(Result::ok) {
-        nanoseconds += thread.schedstat()?.sum_exec_runtime;
-    }
-    Ok(Duration::from_nanos(nanoseconds))
 }
 
 /// Execution time of this process and its workers.
