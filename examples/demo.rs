@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use targetwatch::agent::{Agent, TargetView, View};
 use targetwatch::api::{Listeners, wire};
 use targetwatch::cli::render::status_table;
-use targetwatch::cli::serve::RunningAgent;
+use targetwatch::cli::running_agent::RunningAgent;
 use targetwatch::cli::terminal::{self, OutputStyle};
 use targetwatch::config;
 use targetwatch::model::Caller;

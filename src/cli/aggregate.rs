@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 
+use super::plain_text::warn_about_plain_text;
+use super::running_agent::{DRAIN_TIMEOUT, host, load_tls, warn_about_expiry};
 use super::runtime;
-use super::serve::{
-    DRAIN_TIMEOUT, REGISTRY_CLOSE_TIMEOUT, SignalAction, Signals, feed_watchdog, host, load_tls, warn_about_expiry,
-    warn_about_plain_text, with_log,
-};
+use super::serve::{REGISTRY_CLOSE_TIMEOUT, feed_watchdog, with_log};
+use super::signals::{SignalAction, Signals};
 use crate::agent::{Agent, ProcessRole};
 use crate::api::{self, Auth, CONNECTIONS_MAX, Listeners, wire};
 use crate::config::{self, Settings};

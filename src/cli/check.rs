@@ -17,7 +17,7 @@ use super::client::{Answer, Client, ConnectionOptions};
 use super::exit::ExitState;
 use super::kind::{CheckArguments, CheckOptions};
 use super::terminal::{OutputStyle, escape_invisible, print, print_json};
-use super::{render, runtime, serve, target};
+use super::{render, running_agent, runtime, signals, target};
 use crate::agent::{TargetStatus, TargetView};
 use crate::api::wire;
 use crate::config;
@@ -84,13 +84,13 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
     };
     let own_mount = own_mount_of_daemon(&registry_url, &target);
     runtime::block_on(async {
-        let host = Arc::new(serve::host(ChildCensus::new(), ProcessRole::OneShot).await?);
+        let host = Arc::new(running_agent::host(ChildCensus::new(), ProcessRole::OneShot).await?);
         host.own_mounts.restore(own_mount.map(|mount| (target.id, mount)).into_iter().collect());
         let mut driver = driver::for_spec(&target, &host);
         let was_attached = driver.is_attached(&settings);
         // A single probe has no history, so no forecast.
         let usage = &mut UsageHistory::default();
-        let mut signals = serve::Signals::install()?;
+        let mut signals = signals::Signals::install()?;
         let mut report = None;
         let probing = async {
             let mut latest = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full, usage).await;

@@ -77,7 +77,10 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("Sqlite", &["config/tests.rs", "config/validate/registry.rs", "model/registry_url.rs", "registry/open.rs"]),
     ("sqlite", &["registry.rs", "registry/"]),
     // The start of the daemon binds the addresses.
-    ("Listeners", &["cli/serve.rs", "cli/aggregate.rs", "api.rs", "api/listen.rs", "api/listen/tests.rs"]),
+    (
+        "Listeners",
+        &["cli/serve.rs", "cli/running_agent.rs", "cli/aggregate.rs", "api.rs", "api/listen.rs", "api/listen/tests.rs"],
+    ),
 ];
 
 /// Largest number of files that a new kind of target may have to change.

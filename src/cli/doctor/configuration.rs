@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::bounds::{blocking, late};
 use super::result::{HostCheck, HostCheckOutcome};
-use crate::cli::serve::plain_text_warnings;
+use crate::cli::plain_text::plain_text_warnings;
 use crate::config::{self, ConfigError, DEFAULT_PATH, Settings};
 
 pub(super) async fn check(file: Option<&Path>) -> (HostCheck, Option<Settings>) {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::bounds::STEP_DEADLINE;
 use super::facts::Facts;
 use super::result::{HostCheck, HostCheckOutcome};
-use crate::cli::serve::key_manager_warning;
+use crate::cli::plain_text::key_manager_warning;
 use crate::driver;
 use crate::model::settings::KeyManagerSettings;
 use crate::tls::observed;

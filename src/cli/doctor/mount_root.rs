@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bounds::STEP_DEADLINE;
 use super::facts::Facts;
 use super::result::HostCheck;
-use crate::cli::serve;
+use crate::cli::running_agent;
 use crate::driver::{self, ProcessRole};
 use crate::sys::ChildCensus;
 
@@ -17,7 +17,7 @@ pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
     if !facts.uses_mount_root() {
         return HostCheck::skipped(MOUNTS_ELSEWHERE);
     }
-    let host = match serve::host(ChildCensus::new(), ProcessRole::OneShot).await {
+    let host = match running_agent::host(ChildCensus::new(), ProcessRole::OneShot).await {
         Ok(host) => host,
         Err(error) => return HostCheck::unknown(format!("{error:#}")),
     };
