@@ -126,7 +126,7 @@ async fn reload_reports_settings_that_need_a_restart() {
     daemon.signal(Signal::SIGHUP);
     daemon
         .wait_for_log(
-            "[api] (except [api.token] and [api.keystone]), [metrics] (except token_file), [ui] and [registry] need a restart",
+            "[api] (except [api.token] and [api.keystone]), [metrics] (except token_file), [ui], [registry] and [fleet] (except bucket_check_interval) need a restart",
         )
         .await;
     daemon.wait_for_log("a change of [mounts] root needs a restart").await;
