@@ -119,7 +119,7 @@ async fn agents_and_an_aggregator_work_behind_haproxy_with_the_documented_rights
     let aggregator = Daemon::start_aggregator(&of_fleet).await;
     let id = eventually("the registry", async || {
         let answer = aggregator.try_create(immutable_target(&s3, "locked")).await;
-        (answer.status == 200).then(|| answer.json()["backup_target"]["id"].as_str().expect("an id").to_owned())
+        (answer.status == 200).then(|| answer.json()["backup_targets"]["id"].as_str().expect("an id").to_owned())
     })
     .await;
 
@@ -144,14 +144,18 @@ async fn agents_and_an_aggregator_work_behind_haproxy_with_the_documented_rights
     cluster.kill(1);
     let second = eventually("a change with two members", async || {
         let target = json!({ "type": "nfs", "filesystem_export": "127.0.0.1:/b" });
-        (aggregator.try_create(target).await.status == 200).then_some(())
-    });
-    second.await;
+        let answer = aggregator.try_create(target).await;
+        (answer.status == 200).then(|| answer.json()["backup_targets"]["id"].as_str().expect("an id").to_owned())
+    })
+    .await;
     for agent in &agents {
         eventually("the change on a node", async || (agent.targets().await.len() == 2).then_some(())).await;
     }
-    let deleted = aggregator.request("DELETE", &format!("/backup_targets/{id}"), None).await;
-    assert_eq!(deleted.status, 202, "{deleted:?}");
+    // The first target is the default, so it is deleted last.
+    for target in [&second, &id] {
+        let deleted = aggregator.request("DELETE", &format!("/backup_targets/{target}"), None).await;
+        assert_eq!(deleted.status, 202, "{deleted:?}");
+    }
     for folder in ["claims", "facts"] {
         let keys = format!("/targetwatch/v1/{folder}/{id}/");
         assert_eq!(cluster.etcdctl(0, &["--user=root:root", "get", "--prefix", "--keys-only", &keys]), "");
