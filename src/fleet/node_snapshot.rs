@@ -41,6 +41,17 @@ impl NodeSnapshot {
         }
     }
 
+    /// Why the agent does not have a target, and what to do.
+    pub(super) fn missing_target_message(&self) -> &'static str {
+        match self.fleet_node {
+            // Only agents with a shared registry have one.
+            Some(_) => {
+                "The agent does not have this target. It gets it from the shared registry within two intervals. If it does not, shared_registry of its GET /node says why"
+            }
+            None => "The agent does not have this target. Create it there",
+        }
+    }
+
     /// Whether the node is in a scope. `None` if that is not known, because its agent has not said which node it is.
     fn is_in_scope(&self, scope: Option<&NodeScope>) -> Option<bool> {
         let Some(scope) = scope else { return Some(true) };

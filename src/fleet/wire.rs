@@ -194,7 +194,7 @@ impl From<TargetOnNode<'_>> for TargetNode {
     fn from(on_node: TargetOnNode<'_>) -> Self {
         let problem = on_node.problem();
         let own = match on_node.state {
-            NodeState::Missing => Some("The agent does not have this target. Create it there".to_owned()),
+            NodeState::Missing => Some(on_node.node.missing_target_message().to_owned()),
             NodeState::Unknown if !on_node.node.is_answering => Some(no_answer(on_node.node)),
             NodeState::Unknown if on_node.is_overdue() => None,
             NodeState::Unknown => Some("The agent has not probed this target yet".to_owned()),

@@ -325,6 +325,14 @@ fn in_fleet(node: NodeSnapshot, name: &str, rack: &str) -> NodeSnapshot {
     NodeSnapshot { fleet_node: Some(Arc::new(LabeledNode { name: name.to_owned(), labels })), ..node }
 }
 
+#[test]
+fn advice_about_a_missing_target_depends_on_the_registry_of_the_node() {
+    let single = node("a:1", Some(10), false);
+    assert!(single.missing_target_message().ends_with("Create it there"));
+    let message = in_fleet(single, "compute-1", "a").missing_target_message();
+    assert!(message.contains("from the shared registry") && !message.contains("Create"), "{message}");
+}
+
 /// The view of a target with this scope in the registry.
 fn scoped_view(nodes: Vec<NodeSnapshot>, scope: NodeScope, expected_on: ExpectedOn) -> FleetView {
     let target = described("nas:/b").expect("described").target;
