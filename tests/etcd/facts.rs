@@ -124,7 +124,7 @@ async fn facts_are_found_once_and_by_another_node_when_the_holder_dies() {
     let workspaces = ["a", "b"].map(|name| node(name, &etcd, ACCESS_KEY_ID, SECRET_ACCESS_KEY));
     let mut daemons = [Daemon::start(&workspaces[0]).await, Daemon::start(&workspaces[1]).await];
     for (daemon, name) in daemons.iter().zip(["a", "b"]) {
-        let present = json!({ "node": name, "state": "present", "problem": null });
+        let present = json!({ "node": name, "labels": {}, "state": "present", "problem": null });
         within(SOON, "presence", async || (daemon.get("/node").await["fleet"] == present).then_some(())).await;
     }
     let locked = daemons[0].create(immutable_target(&s3, "locked")).await;

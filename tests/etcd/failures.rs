@@ -154,13 +154,16 @@ async fn agent_keeps_what_a_later_version_wrote() {
         serde_json::from_slice(&entries[0].value).expect("JSON")
     };
     let mut later = document().await;
-    later["scope"] = "all".into();
+    later["from_later"] = "all".into();
     let put =
         |key: &str, value: String| Txn { success: vec![TxnOperation::put(key.to_owned(), value)], ..Txn::default() };
     client.commit(&put(&key, later.to_string())).await.expect("made");
     node.agent.modify(&id, serde_json::json!({"nfs_mount_opts": "soft,timeo=100"})).await;
     let rewritten = document().await;
-    assert_eq!((&rewritten["scope"], &rewritten["spec"]["nfs_mount_opts"]), (&"all".into(), &"soft,timeo=100".into()));
+    assert_eq!(
+        (&rewritten["from_later"], &rewritten["spec"]["nfs_mount_opts"]),
+        (&"all".into(), &"soft,timeo=100".into())
+    );
 
     let schema = |text: &str| put("/cloud/v1/meta/schema", text.to_owned());
     client.commit(&schema(r#"{"min_reader":1,"min_writer":2}"#)).await.expect("made");

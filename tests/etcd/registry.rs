@@ -95,7 +95,7 @@ async fn commits_of_two_nodes_are_ordered_and_content_is_complete() {
     let key = format!("{PREFIX}/v1/registry/targets/{id}");
     let stored = client.range(&RangeRequest::key(key.clone())).await.expect("answered").entries.remove(0);
     let mut document: serde_json::Value = serde_json::from_slice(&stored.value).expect("JSON");
-    document["scope"] = "all".into();
+    document["from_later"] = "all".into();
     let later = Txn { success: vec![TxnOperation::put(key.clone(), document.to_string())], ..Txn::default() };
     client.commit(&later).await.expect("made");
     let before = Snapshot::new(content.targets.clone());
@@ -103,7 +103,7 @@ async fn commits_of_two_nodes_are_ordered_and_content_is_complete() {
     let version = one.commit(content.version, &before, &[Write::PutTarget(changed)]).await.expect("committed");
     let stored = client.range(&RangeRequest::key(key)).await.expect("answered").entries.remove(0);
     let document: serde_json::Value = serde_json::from_slice(&stored.value).expect("JSON");
-    assert_eq!((&document["scope"], &document["is_default"]), (&"all".into(), &true.into()));
+    assert_eq!((&document["from_later"], &document["is_default"]), (&"all".into(), &true.into()));
 
     // A deleted target leaves nothing behind.
     let before = Snapshot::new(other.read().await.expect("read").targets);
