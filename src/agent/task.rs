@@ -243,8 +243,8 @@ impl Task {
         Ok(self.shared.registry.change(&change).await?)
     }
 
-    /// Unmounts a target that another writer removed from the registry or from this node. Tries again while that fails, for example
-    /// because the mount is in use. Gives up when another target needs the directory.
+    /// Unmounts a target that another writer removed from the registry or from this node. Tries again while that fails,
+    /// for example because the mount is in use. Gives up when another target needs the directory.
     async fn unmount_removed(&mut self) {
         // Otherwise a request to delete the target would wait as long as the mount is in use.
         self.mailbox.close();

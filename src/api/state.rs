@@ -103,8 +103,8 @@ fn verdict(mut verdict: wire::TargetVerdict) -> serde_json::Result<RenderedItem>
     })
 }
 
-/// Returns the field of the list of verdicts with the name and the labels of this node. An aggregator compares them with
-/// the scopes of targets.
+/// Returns the field of the list of verdicts with the name and the labels of this node. An aggregator compares them
+/// with the scopes of targets.
 fn fleet_node(agent: &Agent) -> String {
     let node = agent.fleet_node().map(|node| serde_json::to_string(&wire::FleetNode::from(node)));
     node.and_then(Result::ok).map_or_else(String::new, |node| format!(",\"fleet\":{node}"))

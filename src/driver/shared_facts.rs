@@ -15,8 +15,8 @@
 //!
 //! A driver does not wait for the state of a bucket: until another node watches the bucket, it asks the bucket itself.
 //!
-//! Nodes that lose the connection together would all find a fact at the moment when it gets too old. So each begins at a
-//! random time in the second half of its age limit.
+//! Nodes that lose the connection together would all find a fact at the moment when it gets too old. So each begins at
+//! a random time in the second half of its age limit.
 
 use std::collections::HashMap;
 use std::pin::pin;

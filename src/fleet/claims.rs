@@ -1,10 +1,10 @@
 //! Claims: one node finds each fact of a target for all nodes.
 //!
 //! A claim is the key `claims/<target>/<fact>/<subject>` with the lease of its holder ([`claim`] has its states). The
-//! holder finds the fact and writes it to `facts/<target>/<fact>/<subject>`, in a transaction that compares the revision
-//! of the claim. So a holder that has lost its claim without noticing writes nothing. The other nodes read the fact from
-//! there. The subject is a digest of what must be equal, such as the access key. So the nodes with each access key have a
-//! holder of their own.
+//! holder finds the fact and writes it to `facts/<target>/<fact>/<subject>`, in a transaction that compares the
+//! revision of the claim. So a holder that has lost its claim without noticing writes nothing. The other nodes read the
+//! fact from there. The subject is a digest of what must be equal, such as the access key. So the nodes with each
+//! access key have a holder of their own.
 //!
 //! Facts have no lease, because they outlive their holder. So a new holder deletes the facts of its target that nobody
 //! has renewed for [`FACT_KEPT`], such as those of a former access key.
@@ -14,7 +14,8 @@
 //!
 //! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look at
 //! the keys is one transaction that only reads. A holder looks three times in a time to live, and may have to give a
-//! claim back. The others look once, which is most of what the facts cost etcd. A node that needs no facts sends nothing.
+//! claim back. The others look once, which is most of what the facts cost etcd. A node that needs no facts sends
+//! nothing.
 //!
 //! Without an answer of etcd, a holder continues. The other nodes use the facts that they have, and each finds its own
 //! at a random time before these are too old. A node that has just started and never had an answer does so at once.

@@ -29,8 +29,8 @@ pub struct NodeSnapshot {
 }
 
 impl NodeSnapshot {
-    /// Whether a target with this scope is expected on the node, whose latest answer contains it or not. A node that has
-    /// never answered may have it.
+    /// Whether a target with this scope is expected on the node, whose latest answer contains it or not. A node that
+    /// has never answered may have it.
     pub(super) fn is_expected(&self, scope: &Option<NodeScope>, has_it: bool, expected_on: ExpectedOn) -> bool {
         match (self.is_in_scope(scope.as_ref()), expected_on) {
             (Some(false), _) => false,

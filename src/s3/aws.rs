@@ -113,9 +113,9 @@ impl BucketConnector {
         handshake::certificate_end(host, port, now).await
     }
 
-    /// Whether the latest client would accept the certificate of the service, which a handshake without a request shows.
-    /// Always true without TLS. `direct` is a connection to the service or to the proxy before it. The caller sets a
-    /// deadline.
+    /// Whether the latest client would accept the certificate of the service, which a handshake without a request
+    /// shows. Always true without TLS. `direct` is a connection to the service or to the proxy before it. The caller
+    /// sets a deadline.
     pub async fn accepts_service(&self, host: &str, port: u16, direct: TcpStream) -> bool {
         if !self.uses_tls() {
             return true;

@@ -1,9 +1,9 @@
 //! The configuration of haproxy and the commands for users of docs/fleet.md, as they are written there: with three
 //! members, haproxy, agents and an aggregator.
 //!
-//! The configuration is that of kolla-ansible at 1a681814 (August 2026): `haproxy` in ansible/roles/etcd/defaults/main.yml,
-//! the times in ansible/roles/loadbalancer/defaults/main.yml, and the template and `haproxy_health_check` in
-//! ansible/roles/haproxy-config.
+//! The configuration is that of kolla-ansible at 1a681814 (August 2026): `haproxy` in
+//! ansible/roles/etcd/defaults/main.yml, the times in ansible/roles/loadbalancer/defaults/main.yml, and the template
+//! and `haproxy_health_check` in ansible/roles/haproxy-config.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -172,8 +172,8 @@ pub async fn assert_invariants(nodes: &[&Node]) {
     }
 }
 
-/// Asserts that 99 % of the lists take less than [`LIST_P99_MAX`]. On a loaded host, they may take [`LOAD_FACTOR`] times
-/// as long as requests that only say that the process is alive.
+/// Asserts that 99 % of the lists take less than [`LIST_P99_MAX`]. On a loaded host, they may take [`LOAD_FACTOR`]
+/// times as long as requests that only say that the process is alive.
 async fn assert_list_is_fast(agent: &Daemon) {
     let (mut lists, mut others) = (Vec::new(), Vec::new());
     for _ in 0..REQUESTS {

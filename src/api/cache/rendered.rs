@@ -39,8 +39,8 @@ struct Part<T> {
 }
 
 impl<T> RenderedList<T> {
-    /// Renders a list, and reuses the parts of `previous` whose items are the same. The answer has the list below `key`,
-    /// and the fields of `more`, each after a comma.
+    /// Renders a list, and reuses the parts of `previous` whose items are the same. The answer has the list below
+    /// `key`, and the fields of `more`, each after a comma.
     pub(super) fn new<I: Into<RenderedItem>>(
         (key, more): (&str, &str),
         items: &[&Arc<T>],

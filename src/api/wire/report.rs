@@ -78,8 +78,8 @@ pub struct Report {
     pub certificate_expires_at: Option<String>,
     /// Time at which the credentials of the bucket expire. `null` if they do not, or if that is not known.
     pub credentials_expire_at: Option<String>,
-    /// Time at which this node last asked the bucket itself. Not every probe asks it, if another node watches it. `null`
-    /// if the bucket did not answer.
+    /// Time at which this node last asked the bucket itself. Not every probe asks it, if another node watches it.
+    /// `null` if the bucket did not answer.
     #[serde(default)]
     pub bucket_asked_at: Option<String>,
     /// Node of the fleet that watches the bucket: it asks it at each probe, and this node more rarely. `null` if there

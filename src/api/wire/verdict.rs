@@ -76,8 +76,8 @@ impl TargetVerdict {
     }
 }
 
-/// Returns a message with a sign in the place of each measurement: a number with a unit. Other numbers, such as those of
-/// addresses and error codes, stay.
+/// Returns a message with a sign in the place of each measurement: a number with a unit. Other numbers, such as those
+/// of addresses and error codes, stay.
 pub(in crate::api) fn without_measurements(message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     let mut rest = message;

@@ -182,8 +182,8 @@ impl NodeChecks {
         Some((api?, found?))
     }
 
-    /// Checks the path to the service without a request: a connection, and a TLS handshake that trusts the authorities of
-    /// the client. `known` is the client with which the bucket was last asked.
+    /// Checks the path to the service without a request: a connection, and a TLS handshake that trusts the authorities
+    /// of the client. `known` is the client with which the bucket was last asked.
     pub(super) async fn verify_path(
         &mut self,
         input: Input<'_>,

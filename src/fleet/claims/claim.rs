@@ -15,10 +15,10 @@
 //! | held | this node does not reach the target | sitting out |
 //! | sitting out | the time has passed | watching, from the first look |
 //!
-//! **Whose turn it is** needs no list of nodes. A hash of the key of the fact and the node puts the nodes in an order (rendezvous
-//! hashing). A node knows its part of the order, such as the first 0.2 %, and the number of nodes. With the first look
-//! at a free claim the first three nodes ask for it, then the first 24, 192 and so on. So a node that dies is replaced
-//! soon, even if most nodes do not reach the target.
+//! **Whose turn it is** needs no list of nodes. A hash of the key of the fact and the node puts the nodes in an order
+//! (rendezvous hashing). A node knows its part of the order, such as the first 0.2 %, and the number of nodes. With the
+//! first look at a free claim the first three nodes ask for it, then the first 24, 192 and so on. So a node that dies
+//! is replaced soon, even if most nodes do not reach the target.
 //!
 //! Two nodes may both believe for some seconds that they hold a claim. That costs a few requests: a fact is written
 //! only if the claim still has the revision of the writer.
