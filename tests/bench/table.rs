@@ -21,7 +21,7 @@ struct Figure {
 impl Table {
     /// Adds a figure without a goal.
     pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.figures.push(Figure { name: name.into(), value: value.into(), goal: None });
+        self.push(Figure { name: name.into(), value: value.into(), goal: None });
     }
 
     /// Adds a figure with a goal.
@@ -32,7 +32,13 @@ impl Table {
         goal: impl Into<String>,
         is_met: bool,
     ) {
-        self.figures.push(Figure { name: name.into(), value: value.into(), goal: Some((goal.into(), is_met)) });
+        self.push(Figure { name: name.into(), value: value.into(), goal: Some((goal.into(), is_met)) });
+    }
+
+    /// Prints a figure at once too, because a benchmark takes minutes and may fail later.
+    fn push(&mut self, figure: Figure) {
+        eprintln!("{}: {}", figure.name, figure.value);
+        self.figures.push(figure);
     }
 
     /// Whether every goal is met.
