@@ -140,7 +140,7 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                 scope,
                 scope_all,
             } => {
-                let id = resolve(&client, &target).await?.id;
+                let id = resolve_id(&client, &target).await?;
                 let backup_target = TargetUpdate {
                     immutable,
                     s3_endpoint_url: endpoint,
@@ -157,7 +157,7 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                 change(&client, Method::PUT, &path, &TargetUpdateBody { backup_target }).await
             }
             Command::SetDefault { target } => {
-                let id = resolve(&client, &target).await?.id;
+                let id = resolve_id(&client, &target).await?;
                 let one: wire::OneTarget = client.get(&format!("/backup_targets/{id}/set_default")).await?;
                 print_result(&one.backup_targets, "is now the default")
             }
@@ -214,8 +214,32 @@ async fn delete(client: &Client, target: &str, yes: bool) -> anyhow::Result<Exit
 
 /// Returns the target that `text` selects.
 pub(super) async fn resolve(client: &Client, text: &str) -> anyhow::Result<wire::Target> {
+    match listed(client, text).await? {
+        // The agent knows former ids, and says why a target is not in its list.
+        Err(_) if is_id(text) => {
+            let one: wire::OneTarget = client.get(&format!("/backup_targets/{text}")).await?;
+            Ok(one.backup_targets)
+        }
+        found => found,
+    }
+}
+
+/// Returns the id of the target that `text` selects. A whole id may be that of a target in whose scope this node is not.
+async fn resolve_id(client: &Client, text: &str) -> anyhow::Result<String> {
+    match listed(client, text).await? {
+        Err(_) if is_id(text) => Ok(text.to_owned()),
+        found => Ok(found?.id),
+    }
+}
+
+/// Returns the target of the list that `text` selects, or why there is none.
+async fn listed(client: &Client, text: &str) -> anyhow::Result<anyhow::Result<wire::Target>> {
     let list: wire::TargetList = client.get("/backup_targets").await?;
-    select::one(list.backup_targets, text)
+    Ok(select::one(list.backup_targets, text))
+}
+
+fn is_id(text: &str) -> bool {
+    text.parse::<uuid::Uuid>().is_ok()
 }
 
 impl Selectable for wire::Target {

@@ -93,6 +93,12 @@ async fn target_is_on_the_nodes_of_its_scope_and_moves_with_it() {
 
     nodes[0].agent.modify(&id, json!({ "scope": { "nodes": ["compute-2"] } })).await;
     until_on(&nodes, &id, [false, true, false]).await;
+    let outside = &nodes[0].workspace;
+    let shown = outside.run(&["target", "show", &id]).await;
+    assert!(shown.stderr.contains("is not in the scope of this node (compute-1)"), "{shown:?}");
+    let modified = outside.run(&["target", "modify", &id, "--scope-all"]).await;
+    assert_eq!(modified.code, 0, "{modified:?}");
+    until_on(&nodes, &id, [true, true, true]).await;
     let deleted = nodes[0].agent.request("DELETE", &format!("/backup_targets/{id}"), None).await;
     assert_eq!(deleted.status, 202, "{deleted:?}");
     until_on(&nodes, &id, [false, false, false]).await;
