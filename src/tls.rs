@@ -191,8 +191,7 @@ pub async fn observing_client_config(
 /// # Errors
 /// [`TlsError`] when this build does not support TLS. Unusable authorities are skipped.
 pub fn handshake_config(ca_bundle: Option<&[u8]>) -> Result<ClientConfig, TlsError> {
-    let mut roots = ca_bundle.and_then(|pem| parse_authorities(pem).ok()).unwrap_or_else(RootCertStore::empty);
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let roots = with_system_authorities(ca_bundle.and_then(|pem| parse_authorities(pem).ok()));
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.resumption = Resumption::disabled();
@@ -212,12 +211,17 @@ pub async fn is_accepted(config: Arc<ClientConfig>, stream: TcpStream, host: &st
 
 /// Authorities of the system, and those of the PEM file `ca_bundle`.
 async fn trusted_roots(ca_bundle: Option<&Path>) -> Result<RootCertStore, TlsError> {
-    let mut roots = match ca_bundle {
-        Some(path) => read_authorities(path).await?.1,
-        None => RootCertStore::empty(),
+    let own = match ca_bundle {
+        Some(path) => Some(read_authorities(path).await?.1),
+        None => None,
     };
+    Ok(with_system_authorities(own))
+}
+
+fn with_system_authorities(own: Option<RootCertStore>) -> RootCertStore {
+    let mut roots = own.unwrap_or_else(RootCertStore::empty);
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    Ok(roots)
+    roots
 }
 
 /// Returns a TLS configuration that trusts no authority, for a client that never uses TLS.

@@ -16,7 +16,7 @@ pub enum AgentError {
     TargetNotFound(TargetId),
     /// The target is not one of this node.
     #[error(
-        "backup target {id} is not in the scope of this node ({node}), which neither mounts nor probes it. PUT and DELETE of it work here too"
+        "backup target {id} is not in the scope of this node ({node}), which neither mounts nor probes it. It can be changed and deleted here"
     )]
     OutOfScope {
         /// The target.

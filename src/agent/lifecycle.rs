@@ -251,7 +251,7 @@ impl Agent {
         }
     }
 
-    /// Whether the registry has a target in whose scope this node is not.
+    /// Whether the registry has this target, and its scope does not contain this node.
     pub(super) fn is_elsewhere(&self, id: TargetId) -> bool {
         let snapshot = self.shared.registry.snapshot();
         snapshot.target(id).is_some_and(|registered| !self.shared.host.is_in_scope_of(&registered.target))

@@ -1,8 +1,8 @@
 //! Sweep of the private root at start: ends private mounts that no target owns.
 //!
 //! A target's own task ends its private mount, also after a change of its mode or options. So only mounts of targets
-//! that were removed, or whose export changed, while the agent did not run are ended here. So are those of targets in
-//! whose scope the node is not any more.
+//! that were removed, or whose export changed, while the agent did not run are ended here. So are those of
+//! targets whose scope does not contain the node any more.
 
 use std::sync::Arc;
 

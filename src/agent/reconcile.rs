@@ -4,7 +4,7 @@
 //! for the watch. The reconciler ignores a snapshot that is older than the last one, so views appear in the order
 //! of commits. Nothing here waits.
 //!
-//! Only the part of the content in whose scope this node is ([`Shared::own_part`]) has tasks and is in the view. So a
+//! Only targets whose scope contains this node ([`Shared::own_part`]) have tasks and are in the view. So a
 //! target that leaves this node is unmounted as after a deletion, and one that arrives is probed as after a creation.
 
 use std::collections::HashMap;
@@ -105,7 +105,7 @@ impl Reconciler {
         }
     }
 
-    /// Unmounts what an earlier process mounted of targets in whose scope this node is not any more, because its labels
+    /// Unmounts the targets of an earlier process whose scope does not contain this node any more, because its labels
     /// changed with the restart.
     fn unmount_others(&self, whole: &Snapshot) {
         let (shared, mounts) = (&self.shared, self.shared.host.mounts.current());

@@ -52,7 +52,7 @@ impl Shared {
         }
     }
 
-    /// Returns the part of the registry's content that concerns this node: the targets in whose scope it is.
+    /// Returns the part of the registry's content that concerns this node: the targets whose scope contains it.
     pub(super) fn own_part(&self, snapshot: &Arc<Snapshot>) -> Arc<Snapshot> {
         snapshot.part(|target| self.host.is_in_scope_of(target))
     }

@@ -113,7 +113,7 @@ impl Agent {
     /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
     pub async fn modify_target(&self, id: TargetId, change: TargetChange) -> Result<Arc<TargetView>, AgentError> {
         let snapshot = self.change(|now| Ok(Change::ModifyTarget { id, change, now })).await?;
-        // This node does not probe a target in whose scope it is not.
+        // This node does not probe a target whose scope does not contain it.
         self.target(id).or_else(|_| self.not_checked(&snapshot, id))
     }
 

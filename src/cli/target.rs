@@ -214,7 +214,7 @@ async fn delete(client: &Client, target: &str, yes: bool) -> anyhow::Result<Exit
 
 /// Returns the target that `text` selects.
 pub(super) async fn resolve(client: &Client, text: &str) -> anyhow::Result<wire::Target> {
-    match listed(client, text).await? {
+    match select::one(list(client).await?, text) {
         // The agent knows former ids, and says why a target is not in its list.
         Err(_) if is_id(text) => {
             let one: wire::OneTarget = client.get(&format!("/backup_targets/{text}")).await?;
@@ -224,18 +224,17 @@ pub(super) async fn resolve(client: &Client, text: &str) -> anyhow::Result<wire:
     }
 }
 
-/// Returns the id of the target that `text` selects. A whole id may be that of a target in whose scope this node is not.
+/// Returns the id of the target that `text` selects. A whole id also selects a target that the list leaves out, because
+/// its scope does not contain this node.
 async fn resolve_id(client: &Client, text: &str) -> anyhow::Result<String> {
-    match listed(client, text).await? {
+    match select::one(list(client).await?, text) {
         Err(_) if is_id(text) => Ok(text.to_owned()),
         found => Ok(found?.id),
     }
 }
 
-/// Returns the target of the list that `text` selects, or why there is none.
-async fn listed(client: &Client, text: &str) -> anyhow::Result<anyhow::Result<wire::Target>> {
-    let list: wire::TargetList = client.get("/backup_targets").await?;
-    Ok(select::one(list.backup_targets, text))
+async fn list(client: &Client) -> anyhow::Result<Vec<wire::Target>> {
+    Ok(client.get::<wire::TargetList>("/backup_targets").await?.backup_targets)
 }
 
 fn is_id(text: &str) -> bool {

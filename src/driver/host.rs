@@ -45,7 +45,7 @@ pub struct Host {
     pub canaries: Option<Arc<dyn CanaryStore>>,
     /// Facts that the nodes of a fleet share. `None` without a fleet.
     pub facts: Option<Arc<FactBoard>>,
-    /// This node in the fleet, which decides on the targets in whose scope it is. `None`: all targets.
+    /// This node in the fleet. Only targets whose scope contains it are its own. `None`: all targets.
     pub fleet_node: Option<LabeledNode>,
 }
 

@@ -174,7 +174,7 @@ impl S3Driver {
             PathState::Open => {
                 facts.fleet.renew(settings);
                 *was_healthy = true;
-                Some(watch.repeat(settings.probe.s3_interval, log))
+                Some(watch.repeat(settings.probe.s3_interval, input.canary_interval(), log))
             }
             PathState::Broken => {
                 watch.forget();
@@ -264,14 +264,16 @@ impl S3Driver {
             capacity: found.capacity,
             facts: bucket.clone(),
         };
-        if *was_healthy && !is_only_evidence {
+        let is_available = *was_healthy && !is_only_evidence;
+        if is_available {
             // This node takes part in the choice of the node that watches the bucket.
             facts.fleet.watched(&asked.access_key_id, &asked.configuration, settings);
         }
         facts.fleet.share_bucket(&asked.access_key_id, log.failure_reason(), &asked.configuration);
-        match *was_healthy && !is_only_evidence {
-            true => watch.keep(asked, !facts.is_in_progress()),
-            false => watch.forget(),
+        if is_available {
+            watch.keep(asked, !facts.is_in_progress());
+        } else {
+            watch.forget();
         }
         (found.capacity, bucket)
     }

@@ -26,7 +26,7 @@ pub struct Member {
 pub struct Work {
     /// Renewals of leases, which write nothing.
     pub renewals: u64,
-    /// Reads: requests for keys, and transactions, some of which write.
+    /// Requests for keys, and transactions. A few of the transactions write.
     pub reads: u64,
     /// Entries of the log: everything that is written to the disk.
     pub writes: u64,

@@ -65,8 +65,8 @@ fn state(list: &FleetTargetList) -> ExitState {
 mod tests {
     use super::*;
 
-    /// A list with one target for each of these numbers of available, warning, offline, unknown and missing nodes. It
-    /// is the list for a caller who may not see the nodes.
+    /// A list with one target for each of these numbers of available, warning, offline, unknown and missing nodes. The
+    /// caller cannot see the nodes.
     fn list(targets: &[(&str, [usize; 5])], complete: bool) -> FleetTargetList {
         let targets: Vec<Value> = targets
             .iter()

@@ -27,7 +27,7 @@ impl NfsDriver {
         let mut capacity = None;
         let reachable = nfs_reachable_over_the_wire(location.mapped_export.address(), options, probe.deadline);
         if let Some((server, connection)) = log.run(CheckName::Reachable, reachable).await {
-            // A server must serve one connection for a probe, and not one for each call.
+            // So a probe costs the server one connection, and not one for each call.
             let mut connection = Some(connection);
             let address = VolumeAddress::new(server.address, self.export.path(), options);
             let granted = self.granted.take();

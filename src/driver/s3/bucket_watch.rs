@@ -112,8 +112,14 @@ impl BucketWatch {
         self.watcher.is_none() || !self.latest.as_ref().is_some_and(is_recent)
     }
 
-    /// Records in the log what this node found when it last asked. `interval` is the time between two probes.
-    pub(super) fn repeat(&self, interval: Duration, log: &mut CheckLog) -> (Option<Capacity>, BucketFacts) {
+    /// Records in the log what this node found when it last asked. `interval` is the time between two probes, and
+    /// `canary_interval` that between two canaries.
+    pub(super) fn repeat(
+        &self,
+        interval: Duration,
+        canary_interval: Duration,
+        log: &mut CheckLog,
+    ) -> (Option<Capacity>, BucketFacts) {
         let (Some(Latest { asked, asked_at, .. }), Some(watcher)) = (&self.latest, &self.watcher) else {
             return (None, BucketFacts::default());
         };
@@ -133,8 +139,8 @@ impl BucketWatch {
                 CheckName::WriteCanary if result.outcome == Outcome::Passed => (
                     Outcome::Skipped,
                     Some(format!(
-                        "written at {asked_at:.0}; the next one is due {} hours after that",
-                        CANARY_INTERVAL.as_secs() / 3600
+                        "written at {asked_at:.0}; the next one is due {} s after that",
+                        canary_interval.as_secs()
                     )),
                 ),
                 CheckName::Capacity => (result.outcome, Some(format!("{before}as read at {asked_at:.0}"))),

@@ -181,7 +181,7 @@ fn failure(probe: &Probe) -> Option<Reason> {
     Verdict::of(&probe.checks).finding().map(|finding| finding.reason)
 }
 
-/// Starts the nodes, of which the first one watches the bucket. `check_interval` is that of the other ones.
+/// Starts the nodes. The first one watches the bucket, and the others ask it at `check_interval`.
 async fn start(check_interval: Duration) -> (CountingService, Vec<SharingNode>) {
     let service = CountingService::start().await;
     let mut nodes: Vec<_> = (0..NODES).map(|number| SharingNode::new(&service, number, check_interval)).collect();
@@ -227,7 +227,7 @@ async fn deleted_bucket_is_noticed_by_each_node_itself_and_so_is_its_return() {
     service.set(BucketState::Deleted);
     let probes = pass(&mut nodes, 1).await;
     assert_eq!(failure(&probes[0]), Some(Reason::BucketNotFound));
-    // The driver of a node that waits is told, so that it probes before its interval ends.
+    // The news makes the driver of a waiting node probe before its interval ends.
     let settings = nodes[1].settings.clone();
     nodes[1].driver.outdated(&settings).await;
     service.take();
