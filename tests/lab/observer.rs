@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,13 @@ use serde_json::Value;
 use crate::api::{Client, Target};
 use crate::machine::main_pid;
 use crate::process::Usage;
+
+/// How often it is looked whether a process that needs no time gets some.
+const TICK: Duration = Duration::from_millis(2);
+
+/// Delay of a tick from which the lab is stalled: its processor is with a process that it cannot interrupt, such as the
+/// start of a program, or the host has given it to other work.
+const STALL_MIN: Duration = Duration::from_millis(2);
 
 /// How often the API is polled.
 const POLL_EVERY: Duration = Duration::from_millis(50);
@@ -67,8 +75,10 @@ pub struct Observer {
 /// The observations of one scenario.
 #[derive(Debug)]
 pub struct Observations {
-    /// Time of each answer, in ascending order.
+    /// Time of each answer, without the stalls of the lab, in ascending order.
     answers: Vec<Duration>,
+    /// Total time of the stalls.
+    stalled: Duration,
     /// The same for an [`Echo`], as a measure of the machine.
     echoes: Vec<Duration>,
     before: Usage,
@@ -93,12 +103,13 @@ impl Observer {
         self.ends.store(true, Ordering::Relaxed);
         let seen = self.polling.join().expect("the agent answered the observer all the time");
         eprintln!(
-            "{} answers, median {:.1} ms, p95 {:.1} ms, p99 {:.1} ms longest {:.1} ms; an echo: median {:.1} ms, p99 {:.1} ms; before {:?}, highest {:?}",
+            "{} answers, median {:.1} ms, p95 {:.1} ms, p99 {:.1} ms longest {:.1} ms, without {:.0} ms of stalls; an echo: median {:.1} ms, p99 {:.1} ms; before {:?}, highest {:?}",
             seen.answers.len(),
             percentile(&seen.answers, 50).as_secs_f64() * 1e3,
             percentile(&seen.answers, 95).as_secs_f64() * 1e3,
             percentile(&seen.answers, 99).as_secs_f64() * 1e3,
             percentile(&seen.answers, 100).as_secs_f64() * 1e3,
+            seen.stalled.as_secs_f64() * 1e3,
             percentile(&seen.echoes, 50).as_secs_f64() * 1e3,
             percentile(&seen.echoes, 99).as_secs_f64() * 1e3,
             seen.before,
@@ -160,7 +171,7 @@ fn position(count: usize, percent: usize) -> usize {
     (count * percent / 100).min(count - 1)
 }
 
-fn poll(ends: &AtomicBool) -> Observations {
+fn poll(ends: &Arc<AtomicBool>) -> Observations {
     let pid = main_pid();
     let mut client = Client::connect().expect("connected");
     let mut get = |path| {
@@ -170,8 +181,19 @@ fn poll(ends: &AtomicBool) -> Observations {
     };
     let mut echo = Echo::start();
     let usage = Usage::of(pid);
-    let (answers, echoes, gaps) = (Vec::new(), Vec::new(), BTreeMap::new());
-    let mut seen = Observations { answers, echoes, before: usage, highest: usage, gaps };
+    let (mut answers, mut echoes) = (Vec::new(), Vec::new());
+    let mut seen = Observations {
+        answers: Vec::new(),
+        stalled: Duration::ZERO,
+        echoes: Vec::new(),
+        before: usage,
+        highest: usage,
+        gaps: BTreeMap::new(),
+    };
+    let stalls = thread::spawn({
+        let ends = ends.clone();
+        move || stalls(&ends)
+    });
     let mut latest: BTreeMap<String, (Value, Instant)> = BTreeMap::new();
     for number in 0.. {
         if ends.load(Ordering::Relaxed) {
@@ -179,8 +201,8 @@ fn poll(ends: &AtomicBool) -> Observations {
         }
         let began = Instant::now();
         get("/backup_targets");
-        seen.answers.push(began.elapsed());
-        seen.echoes.push(echo.time());
+        answers.push(began..Instant::now());
+        echoes.push(echo.time());
         if number % LOOK_EVERY == 0 {
             let usage = Usage::of(pid);
             seen.highest.threads = seen.highest.threads.max(usage.threads);
@@ -199,9 +221,34 @@ fn poll(ends: &AtomicBool) -> Observations {
         }
         thread::sleep(POLL_EVERY.saturating_sub(began.elapsed()));
     }
+    let stalls = stalls.join().expect("the ticks");
+    seen.stalled = stalls.iter().map(|stall| stall.end - stall.start).sum();
+    seen.answers = answers.iter().map(|answer| without(&stalls, answer)).collect();
+    seen.echoes = echoes.iter().map(|echo| without(&stalls, echo)).collect();
     seen.answers.sort_unstable();
     seen.echoes.sort_unstable();
     seen
+}
+
+/// Returns when the lab was stalled, until the end of the observation.
+fn stalls(ends: &AtomicBool) -> Vec<Range<Instant>> {
+    let (mut stalls, mut due) = (Vec::new(), Instant::now() + TICK);
+    while !ends.load(Ordering::Relaxed) {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        if now > due + STALL_MIN {
+            stalls.push(due..now);
+        }
+        due = now + TICK;
+    }
+    stalls
+}
+
+/// Returns the length of a time, without the stalls in it.
+fn without(stalls: &[Range<Instant>], time: &Range<Instant>) -> Duration {
+    let overlap =
+        |stall: &Range<Instant>| stall.end.min(time.end).saturating_duration_since(stall.start.max(time.start));
+    (time.end - time.start).saturating_sub(stalls.iter().map(overlap).sum())
 }
 
 /// What the machine needs for a request and its answer without the agent: a byte to a thread and back, and some work.
@@ -223,12 +270,12 @@ impl Echo {
     }
 
     /// Time of an echo.
-    fn time(&mut self) -> Duration {
+    fn time(&mut self) -> Range<Instant> {
         let began = Instant::now();
         self.0.write_all(&[0]).and_then(|()| self.0.read_exact(&mut [0])).expect("an echo");
         for _ in 0..Self::SYSTEM_CALLS {
             let _ = getppid();
         }
-        began.elapsed()
+        began..Instant::now()
     }
 }
