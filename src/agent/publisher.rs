@@ -1,6 +1,6 @@
 //! The publisher of views. Every change of the view goes through it, one at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -66,14 +66,15 @@ impl ViewPublisher {
         let mut view = View::clone(&self.view.borrow());
         view.generation += 1;
         view.types_generation = view.generation;
+        let removed: HashSet<TargetId> = differences.iter().filter_map(removed).collect();
+        if !removed.is_empty() {
+            view.targets.retain(|shown| !removed.contains(&shown.target.id));
+            *positions = positions_in(&view);
+        }
         for difference in differences {
-            match difference {
-                Difference::Added(registered) | Difference::Changed(registered) => {
-                    put(&mut view, registered, mount_root, now);
-                }
-                Difference::Removed(registered) => {
-                    view.targets.retain(|shown| shown.target.id != registered.target.id);
-                }
+            if let Difference::Added(registered) | Difference::Changed(registered) = difference {
+                let position = *positions.entry(registered.target.id).or_insert(view.targets.len());
+                put(&mut view, position, registered, mount_root, now);
             }
         }
         let order = snapshot.targets().iter().map(|registered| registered.target.id);
@@ -82,7 +83,7 @@ impl ViewPublisher {
             let order: HashMap<TargetId, usize> = order.zip(0..).collect();
             view.targets.sort_by_key(|shown| order.get(&shown.target.id).copied());
         }
-        *positions = view.targets.iter().enumerate().map(|(at, shown)| (shown.target.id, at)).collect();
+        *positions = positions_in(&view);
         self.view.send_replace(Arc::new(view));
     }
 
@@ -184,14 +185,24 @@ impl ViewPublisher {
     }
 }
 
-/// Replaces the target with the same id, or appends it.
-fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: Timestamp) {
+fn removed(difference: &Difference) -> Option<TargetId> {
+    match difference {
+        Difference::Removed(registered) => Some(registered.target.id),
+        Difference::Added(_) | Difference::Changed(_) => None,
+    }
+}
+
+fn positions_in(view: &View) -> HashMap<TargetId, usize> {
+    view.targets.iter().enumerate().map(|(at, shown)| (shown.target.id, at)).collect()
+}
+
+/// Replaces the target at a position, or appends it if that is the end.
+fn put(view: &mut View, position: usize, registered: &RegisteredTarget, mount_root: &Path, now: Timestamp) {
     let targets = &mut view.targets;
-    let position = targets.iter().position(|shown| shown.target.id == registered.target.id);
     let mut shown = TargetView::not_checked(registered, mount_root, now);
     // An earlier report does not apply if the storage or the declared immutability changed. With other options, the
     // storage has the same status until the next probe.
-    let (before, now) = (position.map(|at| &targets[at]), &shown.target.spec);
+    let (before, now) = (targets.get(position), &shown.target.spec);
     let known = before.filter(|known| {
         let spec = &known.target.spec;
         spec.is_same_storage(now) && spec.is_immutable() == now.is_immutable()
@@ -203,8 +214,8 @@ fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: T
         shown.current_until = known.current_until;
     }
     let shown = Arc::new(shown);
-    match position {
-        Some(at) => targets[at] = shown,
+    match targets.get_mut(position) {
+        Some(known) => *known = shown,
         None => targets.push(shown),
     }
 }

@@ -103,6 +103,13 @@ impl Driver for BusyOnce {
     }
 }
 
+#[test]
+fn first_probes_of_many_targets_take_longer() {
+    for (targets, milliseconds) in [(0, 500), (1, 500), (500, 500), (1_000, 1_000), (10_000, 10_000)] {
+        assert_eq!(start_spread(targets), Duration::from_millis(milliseconds), "{targets}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn removed_target_is_unmounted_again_after_busy() {
     let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
