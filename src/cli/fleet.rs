@@ -10,7 +10,7 @@ use super::exit::ExitState;
 use super::runtime;
 use super::terminal::{escape_invisible, print};
 use crate::config;
-use crate::etcd::{EtcdClient, EtcdSettings, KeyValueStore};
+use crate::etcd::{EtcdClient, EtcdSettings};
 use crate::model::settings::SharedRegistrySettings;
 use crate::registry::{EtcdRegistry, FormerRegistry, JoinAction, JoinPlan, SharedRegistry, join};
 use crate::sys::secret_file::read_secret;
@@ -69,12 +69,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitState> {
 /// # Errors
 /// When a file of `[registry]` cannot be used.
 pub(super) async fn connect(settings: &SharedRegistrySettings) -> anyhow::Result<Arc<dyn SharedRegistry>> {
-    Ok(registry_in(connect_client(settings).await?, settings))
-}
-
-/// Returns the registry of the fleet in a store.
-pub(super) fn registry_in(store: Arc<dyn KeyValueStore>, settings: &SharedRegistrySettings) -> Arc<dyn SharedRegistry> {
-    Arc::new(EtcdRegistry::new(store, &settings.prefix))
+    Ok(Arc::new(EtcdRegistry::new(connect_client(settings).await?, &settings.prefix)))
 }
 
 /// Returns the client of etcd. Sends nothing yet.

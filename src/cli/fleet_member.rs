@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::agent::Agent;
 use crate::driver::{FactBoard, FactCount, FactKind};
-use crate::etcd::{FleetSize, KeyValueStore};
+use crate::etcd::{FleetSize, KeySighting, KeyValueStore};
 use crate::fleet::claims::Claims;
 use crate::fleet::presence::{NodeIdentity, Presence, PresenceStatus};
 use crate::model::LabeledNode;
@@ -23,15 +23,18 @@ pub struct FleetStore {
     pub node: LabeledNode,
     /// Number of nodes, which this node counts.
     pub size: FleetSize,
+    /// The generation of the registry, which the renewals of this node's lease read.
+    pub generation: KeySighting,
 }
 
 impl FleetStore {
-    /// Where the nodes that share this registry meet.
+    /// Where the nodes that share this registry meet. `generation` is that of the registry.
     #[must_use]
-    pub fn new(store: Arc<dyn KeyValueStore>, settings: &SharedRegistrySettings) -> Self {
+    pub fn new(store: Arc<dyn KeyValueStore>, settings: &SharedRegistrySettings, generation: KeySighting) -> Self {
         let name = settings.node.clone().or_else(node::fleet_node_id).unwrap_or_else(node::hostname);
         let node = LabeledNode { name, labels: settings.labels.clone() };
-        Self { store, prefix: format!("/{}/v1/", settings.prefix), node, size: FleetSize::default() }
+        let prefix = format!("/{}/v1/", settings.prefix);
+        Self { store, prefix, node, size: FleetSize::default(), generation }
     }
 }
 
@@ -47,7 +50,7 @@ pub(super) struct FleetMember {
 impl FleetMember {
     /// Announces this node, and exchanges the facts of `board`. Does not wait for the store.
     pub(super) fn start(fleet: FleetStore, agent: &Agent, board: Arc<FactBoard>) -> Self {
-        let FleetStore { store, prefix, node, size } = fleet;
+        let FleetStore { store, prefix, node, size, generation } = fleet;
         let identity = NodeIdentity {
             node: node.name.clone(),
             labels: node.labels.clone(),
@@ -57,7 +60,7 @@ impl FleetMember {
         };
         let agent = agent.clone();
         let late_probe = Box::new(move || agent.overdue_probe());
-        let presence = Presence::start(store.clone(), &*prefix, identity, late_probe, size);
+        let presence = Presence::start(store.clone(), &*prefix, identity, late_probe, size, generation);
         let claims = Claims::start(store, prefix, &*node.name, presence.lease(), board.clone());
         Self { node, presence, board, _claims: claims }
     }
@@ -82,3 +85,6 @@ impl FleetMember {
         self.presence.stop().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

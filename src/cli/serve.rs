@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,7 +21,7 @@ use super::signals::{SignalAction, Signals};
 use crate::api::Listeners;
 use crate::config::{self, Settings};
 use crate::model::settings::SharedRegistrySettings;
-use crate::registry::{self, Registry};
+use crate::registry::{self, EtcdRegistry, Registry};
 use crate::sys::{heap, systemd};
 
 /// How long the daemon waits for the registry to be closed when it stops. Acknowledged changes are already stored.
@@ -69,8 +70,9 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
         None => registry::open(&settings.registry_url)?,
         Some(shared) => {
             let store = runtime::block_on(super::fleet::connect_client(shared))??;
-            let member = FleetStore::new(store.clone(), shared);
-            let copy = registry::open_copy(shared, super::fleet::registry_in(store, shared), member.size.clone())?;
+            let in_etcd = EtcdRegistry::new(store.clone(), &shared.prefix);
+            let member = FleetStore::new(store, shared, in_etcd.sighting());
+            let copy = registry::open_copy(shared, Arc::new(in_etcd), member.size.clone())?;
             fleet = Some(member);
             copy
         }

@@ -205,8 +205,8 @@ impl State {
         found.map(|entry| if request.is_keys_only { without_values(entry) } else { entry }).collect()
     }
 
-    fn is_true(&self, Compare { key, condition }: &Compare) -> bool {
-        let entry = self.keys.get(key);
+    fn is_true(keys: &BTreeMap<Bytes, KeyValue>, Compare { key, condition }: &Compare) -> bool {
+        let entry = keys.get(key);
         match condition {
             CompareCondition::Exists => entry.is_some(),
             CompareCondition::CreateRevision(revision) => {
@@ -221,7 +221,7 @@ impl State {
     }
 
     fn commit(&mut self, txn: &Txn, client: usize) -> Result<TxnAnswer, EtcdError> {
-        let succeeded = txn.compares.iter().all(|compare| self.is_true(compare));
+        let succeeded = txn.compares.iter().all(|compare| Self::is_true(&self.keys, compare));
         let operations = if succeeded { &txn.success } else { &txn.failure };
         let is_unknown = |operation: &TxnOperation| matches!(operation, TxnOperation::Put { lease: Some(lease), .. } if !self.leases.contains_key(lease));
         if operations.iter().any(is_unknown) {
@@ -254,6 +254,12 @@ impl State {
         }
         Ok(TxnAnswer { header: self.header(), succeeded, results })
     }
+}
+
+/// Whether any member answers a transaction from its own state.
+fn is_serializable(txn: &Txn) -> bool {
+    let mut operations = txn.success.iter().chain(&txn.failure);
+    operations.all(|operation| matches!(operation, TxnOperation::Range(request) if request.is_serializable))
 }
 
 impl SimulatedClient {
@@ -332,6 +338,12 @@ impl KeyValueStore for SimulatedClient {
     }
 
     async fn commit(&self, txn: &Txn) -> Result<TxnAnswer, EtcdError> {
+        if self.link() == Link::Minority && is_serializable(txn) {
+            let state = self.cluster.state();
+            let mut cut_off = State { revision: state.revision, raft_term: state.raft_term, ..State::default() };
+            cut_off.keys.clone_from(&state.minority);
+            return cut_off.commit(txn, self.number);
+        }
         let (txn, number) = (txn.clone(), self.number);
         self.serve(move |state| state.commit(&txn, number)).await
     }

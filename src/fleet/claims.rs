@@ -13,9 +13,9 @@
 //! outlives its target. A node that has not joined the registry finds the facts of its own targets itself.
 //!
 //! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look at
-//! the keys is one transaction that only reads. A holder looks three times in a time to live, and may have to give a
-//! claim back. The others look once, which is most of what the facts cost etcd. A node that needs no facts sends
-//! nothing.
+//! the keys is one transaction that only reads, and that answers nothing if nothing has changed since the latest look. A
+//! holder looks three times in a time to live, and may have to give a claim back. The others look once, which is most of
+//! what the facts cost etcd. A node that needs no facts sends nothing.
 //!
 //! Without an answer of etcd, a holder continues. The other nodes use the facts that they have, and each finds its own
 //! at a random time before these are too old. A node that has just started and never had an answer does so at once.
@@ -73,6 +73,11 @@ const FACTS_LOOKED_AT: u32 = 100;
 /// Largest value of a fact that is accepted, in bytes.
 const FACT_MAX: usize = 16 * 1024;
 
+/// Folders of the keys.
+const CLAIMS: &str = "claims";
+const FACTS: &str = "facts";
+const FOLDERS: [&str; 2] = [CLAIMS, FACTS];
+
 /// Value of `facts/<target>/<fact>/<subject>`.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredFact {
@@ -122,8 +127,10 @@ impl Drop for Claims {
 #[derive(Debug, Default)]
 struct KnownFact {
     claim: Claim,
-    /// Revision of the fact that the board has.
-    revision: EtcdRevision,
+    /// The claim as etcd had it at the latest look.
+    found: Option<KeyValue>,
+    /// Revision of the fact in etcd, 0 if there is none. `None` before the first look.
+    fact_revision: Option<EtcdRevision>,
     /// Whether a claim was refused because the registry does not have the target.
     is_unregistered: bool,
 }
@@ -213,34 +220,53 @@ impl Exchange {
         format!("{}{folder}/{target}/{}/{subject}", self.prefix, kind.as_str())
     }
 
-    /// Reads claims and facts in one transaction, and acts on them.
+    /// Reads claims and facts in one transaction, unless all are as at the latest look, and acts on them.
     async fn look_at(&mut self, asked: &[(FactKey, bool)]) -> Result<(), EtcdError> {
         for (key, _) in asked {
             self.facts.entry(key.clone()).or_default();
         }
-        let folders = ["claims", "facts"];
-        let reads = asked.iter().flat_map(|(key, _)| folders.map(|folder| TxnOperation::get(self.key(folder, key))));
-        let txn = Txn { success: reads.collect(), ..Txn::default() };
+        let reads = asked.iter().flat_map(|(key, _)| FOLDERS.map(|folder| TxnOperation::get(self.key(folder, key))));
+        let reads = reads.collect();
+        let txn = match self.unchanged(asked) {
+            Some(compares) => Txn { compares, success: Vec::new(), failure: reads },
+            // Without a condition, a transaction succeeds.
+            None => Txn { success: reads, ..Txn::default() },
+        };
         let mut found = self.store.commit(&txn).await?.results.into_iter().map(|result| match result {
             TxnResult::Range(entries) => entries.into_iter().next(),
             _ => None,
         });
+        let is_unchanged = found.len() == 0;
         for (key, is_wanted) in asked {
-            let (claim, fact) = (found.next().flatten(), found.next().flatten());
-            self.receive(key, fact.as_ref());
-            self.act(key, claim.as_ref(), *is_wanted).await?;
+            if !is_unchanged {
+                let (claim, fact) = (found.next().flatten(), found.next().flatten());
+                self.receive(key, claim, fact.as_ref());
+            }
+            self.act(key, *is_wanted).await?;
             self.share(key).await?;
         }
         Ok(())
     }
 
-    /// Passes a fact of another node to the board.
-    fn receive(&mut self, key: &FactKey, found: Option<&KeyValue>) {
-        let (Some(found), Some(known)) = (found, self.facts.get_mut(key)) else { return };
-        if known.revision == found.mod_revision || found.value.len() > FACT_MAX {
-            return;
+    /// Returns the conditions that all claims and facts are as at the latest look. `None` if one was never looked at.
+    fn unchanged(&self, asked: &[(FactKey, bool)]) -> Option<Vec<Compare>> {
+        let mut compares = Vec::new();
+        for (key, _) in asked {
+            let known = self.facts.get(key)?;
+            let claim_revision = known.found.as_ref().map(|claim| claim.mod_revision).unwrap_or_default();
+            compares.push(Compare::unchanged_since(self.key(CLAIMS, key), claim_revision));
+            compares.push(Compare::unchanged_since(self.key(FACTS, key), known.fact_revision?));
         }
-        known.revision = found.mod_revision;
+        Some(compares)
+    }
+
+    /// Notes a claim and a fact, and passes the fact of another node to the board.
+    fn receive(&mut self, key: &FactKey, claim: Option<KeyValue>, found: Option<&KeyValue>) {
+        let Some(known) = self.facts.get_mut(key) else { return };
+        known.found = claim;
+        let revision = Some(found.map(|found| found.mod_revision).unwrap_or_default());
+        let is_known = std::mem::replace(&mut known.fact_revision, revision) == revision;
+        let Some(found) = found.filter(|found| !is_known && found.value.len() <= FACT_MAX) else { return };
         match serde_json::from_slice(&found.value) {
             Ok(StoredFact { node, observed_at, value, .. }) => {
                 self.board.receive(key, SharedFact { node, observed_at, value });
@@ -251,7 +277,7 @@ impl Exchange {
         }
     }
 
-    async fn act(&mut self, key: &FactKey, found: Option<&KeyValue>, is_wanted: bool) -> Result<(), EtcdError> {
+    async fn act(&mut self, key: &FactKey, is_wanted: bool) -> Result<(), EtcdError> {
         let look = Look {
             node: &self.node,
             lease: self.lease.held(),
@@ -261,7 +287,7 @@ impl Exchange {
             now: Instant::now(),
         };
         let Some(known) = self.facts.get_mut(key) else { return Ok(()) };
-        let action = known.claim.look(found, look);
+        let action = known.claim.look(known.found.as_ref(), look);
         match action {
             ClaimAction::None => {}
             ClaimAction::Ask(lease) => {
@@ -275,7 +301,7 @@ impl Exchange {
                 }
             }
             ClaimAction::GiveBack(revision) => {
-                let claim = self.key("claims", key);
+                let claim = self.key(CLAIMS, key);
                 let txn = Txn {
                     compares: vec![Compare::created_at(claim.clone(), revision)],
                     success: vec![TxnOperation::delete(claim)],
@@ -289,7 +315,7 @@ impl Exchange {
 
     /// Asks for a claim.
     async fn ask(&self, key: &FactKey, lease: LeaseId) -> Result<ClaimAnswer, EtcdError> {
-        let (claim, target) = (self.key("claims", key), format!("{}registry/targets/{}", self.prefix, key.target));
+        let (claim, target) = (self.key(CLAIMS, key), format!("{}registry/targets/{}", self.prefix, key.target));
         let txn = Txn {
             compares: vec![Compare::absent(claim.clone()), Compare::exists(target.clone())],
             success: vec![TxnOperation::put_leased(claim, self.node.clone(), lease)],
@@ -302,9 +328,9 @@ impl Exchange {
 
     /// Deletes facts of other subjects that nobody has renewed for [`FACT_KEPT`].
     async fn delete_old_facts(&self, key: &FactKey) -> Result<(), EtcdError> {
-        let facts = format!("{}facts/{}/{}/", self.prefix, key.target, key.kind.as_str());
+        let facts = format!("{}{FACTS}/{}/{}/", self.prefix, key.target, key.kind.as_str());
         let reading = RangeRequest { limit: Some(FACTS_LOOKED_AT), ..RangeRequest::prefix(facts) };
-        let (own, oldest) = (self.key("facts", key), Timestamp::now() - FACT_KEPT);
+        let (own, oldest) = (self.key(FACTS, key), Timestamp::now() - FACT_KEPT);
         for found in self.store.range(&reading).await?.entries {
             let is_old = serde_json::from_slice::<StoredFact>(&found.value).is_ok_and(|fact| fact.observed_at < oldest);
             if is_old && found.key != own {
@@ -328,14 +354,14 @@ impl Exchange {
         // A structure of texts and numbers can always be encoded.
         let encoded = serde_json::to_vec(&stored).unwrap_or_default();
         let txn = Txn {
-            compares: vec![Compare::created_at(self.key("claims", key), revision)],
-            success: vec![TxnOperation::put(self.key("facts", key), encoded)],
+            compares: vec![Compare::created_at(self.key(CLAIMS, key), revision)],
+            success: vec![TxnOperation::put(self.key(FACTS, key), encoded)],
             ..Txn::default()
         };
         let answer = self.store.commit(&txn).await?;
         let Some(known) = self.facts.get_mut(key) else { return Ok(()) };
         if answer.succeeded {
-            known.revision = answer.header.revision;
+            known.fact_revision = Some(answer.header.revision);
             self.board.receive(key, SharedFact { node: self.node.clone(), ..fact });
         } else {
             known.claim = Claim::default();

@@ -7,6 +7,9 @@
 //! **Alive means probing.** The lease is renewed only while probes end. **One process for each name.** The key is
 //! created by a transaction that fails if it exists. A key that another process renews is a duplicate name, for example
 //! of a cloned host. **Nothing waits for it.** Presence is a task of its own, and reads of its state come from memory.
+//!
+//! What etcd spends on a request is mostly its own wakeup. So the request after each renewal, which looks whether the
+//! key exists, also reads the generation of the registry ([`KeySighting`]).
 
 mod lease;
 
@@ -21,7 +24,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use crate::etcd::{
-    Compare, EtcdError, FleetSize, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult,
+    Compare, EtcdError, FleetSize, KeySighting, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation,
+    TxnResult,
 };
 use crate::model::random_fraction;
 pub(super) use lease::backoff;
@@ -116,6 +120,7 @@ struct Shared {
     late_probe: LateProbe,
     lease: Mutex<NodeLease>,
     fleet_size: FleetSize,
+    generation: KeySighting,
     status: watch::Sender<PresenceStatus>,
 }
 
@@ -126,7 +131,8 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Presence {
-    /// Starts to announce this node below the keys that begin with `prefix`. Counts the nodes for `fleet_size`.
+    /// Starts to announce this node below the keys that begin with `prefix`. Counts the nodes for `fleet_size`, and
+    /// reads the generation of the registry with each renewal.
     #[must_use]
     pub fn start(
         store: Arc<dyn KeyValueStore>,
@@ -134,6 +140,7 @@ impl Presence {
         identity: NodeIdentity,
         late_probe: LateProbe,
         fleet_size: FleetSize,
+        generation: KeySighting,
     ) -> Self {
         let shared = Arc::new(Shared {
             store,
@@ -143,6 +150,7 @@ impl Presence {
             late_probe,
             lease: Mutex::new(NodeLease::new(Instant::now())),
             fleet_size,
+            generation,
             status: watch::Sender::new(PresenceStatus::Absent("the agent has just started".to_owned())),
         });
         let task = tokio::spawn(shared.clone().run());
@@ -359,7 +367,7 @@ impl Shared {
             return Ok(());
         };
         // Old releases of etcd renew a lease that they have revoked (fixed in 3.4.38 and 3.5.23).
-        let is_registered = self.has_key(lease, true).await? || self.has_key(lease, false).await?;
+        let is_registered = self.is_registered_locally(lease).await? || self.is_registered(lease).await?;
         self.lease().renewed(ttl, is_registered, asked, Instant::now(), random_fraction());
         if is_registered {
             self.publish(None);
@@ -367,9 +375,24 @@ impl Shared {
         Ok(())
     }
 
-    async fn has_key(&self, lease: LeaseId, is_serializable: bool) -> Result<bool, EtcdError> {
-        let request = RangeRequest { is_serializable, ..RangeRequest::key(self.alive_key()).keys_only() };
-        Ok(self.store.range(&request).await?.entries.iter().any(|found| found.lease == Some(lease)))
+    /// Whether a member says from its own state that the key of this node exists. The same request reads the generation
+    /// of the registry.
+    async fn is_registered_locally(&self, lease: LeaseId) -> Result<bool, EtcdError> {
+        let generation = RangeRequest::key(self.generation.key().to_owned()).serializable();
+        let reads = vec![TxnOperation::Range(generation)];
+        let compares = vec![Compare::lease(self.alive_key(), lease)];
+        let answer = self.store.commit(&Txn { compares, success: reads.clone(), failure: reads }).await?;
+        if let Some(TxnResult::Range(found)) = answer.results.into_iter().next()
+            && let Some(generation) = found.into_iter().next()
+        {
+            self.generation.see(generation.value);
+        }
+        Ok(answer.succeeded)
+    }
+
+    async fn is_registered(&self, lease: LeaseId) -> Result<bool, EtcdError> {
+        let found = self.store.range(&RangeRequest::key(self.alive_key()).keys_only()).await?.entries;
+        Ok(found.iter().any(|found| found.lease == Some(lease)))
     }
 
     fn taken_by(&self, other: &Alive) -> String {

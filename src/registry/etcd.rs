@@ -17,35 +17,36 @@
 //! transaction decides whether it was made. It replaces the generation if that is still the expected one. This also
 //! prevents that the commit is made later.
 //!
+//! The renewals of a node's lease also read the generation (`fleet::presence`). So a node that is present sends no request
+//! to learn that the registry has not changed.
+//!
 //! Fields of a target or type that this version does not know stay when it is rewritten.
 
 mod consistency;
+mod content;
 mod document;
+mod keys;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::limits::{TARGETS_MAX, TYPES_MAX};
 use super::shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
-use super::snapshot::{RegisteredTarget, Snapshot, Write};
+use super::snapshot::{Snapshot, Write};
 use crate::etcd::{
-    Compare, EtcdError, EtcdRevision, KeyRange, KeyValue, KeyValueStore, RangeRequest, Txn, TxnAnswer, TxnOperation,
+    Compare, EtcdError, EtcdRevision, KeyRange, KeySighting, KeyValueStore, RangeRequest, Txn, TxnAnswer, TxnOperation,
     TxnResult,
 };
-use crate::model::{Target, TargetId, TargetType};
-
-/// Largest number of keys that one request reads.
-const PAGE: u32 = 500;
+use content::{ReadError, unavailable};
+use keys::RegistryKeys;
 
 /// Largest number of operations of a transaction: the default limit of etcd.
 const OPERATIONS_MAX: usize = 128;
@@ -69,8 +70,11 @@ struct EtcdSchema {
 /// A registry in etcd.
 pub struct EtcdRegistry {
     store: Arc<dyn KeyValueStore>,
-    /// Everything before `meta` and `registry`.
-    root: String,
+    keys: RegistryKeys,
+    /// The generation, as the renewals of the node's lease show it.
+    sighting: KeySighting,
+    /// The latest version that this node has read or made.
+    known: Mutex<Option<SharedVersion>>,
 }
 
 /// What every transaction reads about the registry.
@@ -84,38 +88,32 @@ impl EtcdRegistry {
     /// The registry below `prefix`, such as `/targetwatch/cloud1`. Sends nothing yet.
     #[must_use]
     pub fn new(store: Arc<dyn KeyValueStore>, prefix: &str) -> Self {
-        Self { store, root: format!("/{}/v1", prefix.trim_matches('/')) }
+        let keys = RegistryKeys::new(prefix);
+        let sighting = KeySighting::new(keys.generation());
+        Self { store, keys, sighting, known: Mutex::default() }
     }
 
-    fn key(&self, name: &str) -> String {
-        format!("{}/{name}", self.root)
+    /// Returns the generation, to be seen by requests for something else, such as renewals of this node's lease.
+    #[must_use]
+    pub fn sighting(&self) -> KeySighting {
+        self.sighting.clone()
     }
 
-    fn generation_key(&self) -> String {
-        self.key("registry/generation")
+    fn set_known(&self, version: SharedVersion) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
     }
 
-    fn target_key(&self, id: TargetId) -> String {
-        self.key(&format!("registry/targets/{id}"))
-    }
-
-    fn type_key(&self, target_id: TargetId, id: Uuid) -> String {
-        self.key(&format!("registry/types/{target_id}/{id}"))
-    }
-
-    fn export_key(&self, target: &Target) -> String {
-        let digest = Sha256::digest(target.spec.export());
-        let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        self.key(&format!("registry/exports/{hash}"))
+    /// Returns the known version, if a renewal has shown at most this long ago that it has not changed.
+    fn sighted_version(&self, age_max: Duration) -> Option<SharedVersion> {
+        let known = (*self.known.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let sighted = self.sighting.value(age_max)?;
+        (sighted == known.generation.to_string().as_bytes()).then_some(known)
     }
 
     /// Reads that every transaction needs.
     fn state_reads(&self, is_serializable: bool) -> Vec<TxnOperation> {
-        let read = |name: &str| RangeRequest { is_serializable, ..RangeRequest::key(self.key(name)) };
-        ["meta/cloud_id", "meta/schema", "registry/generation"]
-            .iter()
-            .map(|name| TxnOperation::Range(read(name)))
-            .collect()
+        let read = |name: &str| RangeRequest { is_serializable, ..RangeRequest::key(self.keys.named(name)) };
+        ["meta/cloud_id", "meta/schema", keys::GENERATION].map(|name| TxnOperation::Range(read(name))).into()
     }
 
     /// Parses the results of [`Self::state_reads`], which are the first ones.
@@ -127,10 +125,10 @@ impl EtcdRegistry {
         let (Some(cloud_id), Some(schema), Some(generation)) = (value(0), value(1), value(2)) else {
             return Err(Unavailable(format!(
                 "there is no registry below {} in etcd. The first node that joins creates it: check [registry] url, and whether the data of etcd was removed",
-                self.root
+                self.keys.root()
             )));
         };
-        let invalid = |key: &str| Unavailable(format!("the key {} in etcd is not valid", self.key(key)));
+        let invalid = |key: &str| Unavailable(format!("the key {} in etcd is not valid", self.keys.named(key)));
         let schema: EtcdSchema = serde_json::from_slice(schema).map_err(|_| invalid("meta/schema"))?;
         if schema.min_reader > SCHEMA {
             return Err(Unavailable(format!(
@@ -141,95 +139,22 @@ impl EtcdRegistry {
         let text = |value: &Bytes| std::str::from_utf8(value).ok().map(str::to_owned);
         let cloud_id = text(cloud_id).and_then(|text| text.parse().ok()).ok_or_else(|| invalid("meta/cloud_id"))?;
         let generation =
-            text(generation).and_then(|text| text.parse().ok()).ok_or_else(|| invalid("registry/generation"))?;
+            text(generation).and_then(|text| text.parse().ok()).ok_or_else(|| invalid(keys::GENERATION))?;
         let version = SharedVersion { cloud_id: CloudId(cloud_id), generation };
         Ok(RegistryState { version, min_writer: schema.min_writer, revision: answer.header.revision })
     }
 
-    /// Reads all keys below this name at one revision. There may be at most `max`.
-    async fn entries(&self, name: &str, revision: EtcdRevision, max: usize) -> Result<Vec<KeyValue>, ReadError> {
-        let prefix = self.key(name);
-        let KeyRange { mut start, end } = KeyRange::prefix(prefix.clone());
-        let (mut found, mut limit) = (Vec::new(), PAGE);
-        loop {
-            let keys = KeyRange { start: start.clone(), end: end.clone() };
-            let request = RangeRequest { limit: Some(limit), revision: Some(revision), ..RangeRequest::new(keys) };
-            let page = match self.store.range(&request).await {
-                Err(EtcdError::TooLarge(_)) if limit > 1 => {
-                    limit /= 2;
-                    continue;
-                }
-                page => page?,
-            };
-            if let Some(last) = page.entries.last() {
-                // The next key in the order of keys.
-                start = [&last.key[..], b"\0"].concat().into();
-            }
-            let is_last = !page.has_more || page.entries.is_empty();
-            found.extend(page.entries);
-            if found.len() > max {
-                let problem = format!("there are more than {max} keys below {prefix}, expected at most {max}");
-                return Err(self.inconsistent(&problem).into());
-            }
-            if is_last {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
     async fn content(&self) -> Result<SharedContent, ReadError> {
         let state = self.read_state(false).await?;
-        let targets = self.entries("registry/targets/", state.revision, TARGETS_MAX).await?;
-        let types = self.entries("registry/types/", state.revision, TYPES_MAX).await?;
-        let exports = self.entries("registry/exports/", state.revision, TARGETS_MAX).await?;
-        let default = RangeRequest::key(self.key("registry/default"));
-        let default = self.store.range(&RangeRequest { revision: Some(state.revision), ..default }).await?.entries;
-        let mut types_of = BTreeMap::new();
-        for entry in types {
-            let decoded = document::decode_type(&entry.value).map_err(|error| invalid(&entry, &error))?;
-            self.verify_key(&entry, &self.type_key(decoded.target_id, decoded.id))?;
-            types_of.entry(decoded.target_id).or_insert_with(Vec::new).push(Arc::new(decoded));
-        }
-        let decoded = targets.iter().map(|entry| {
-            let target = document::decode_target(&entry.value).map_err(|error| invalid(entry, &error))?;
-            self.verify_key(entry, &self.target_key(target.id))?;
-            let mut types: Vec<Arc<TargetType>> = types_of.remove(&target.id).unwrap_or_default();
-            types.sort_by_key(|kept| (kept.created_at, kept.id));
-            Ok(RegisteredTarget { target: target.into(), types: types.into() })
-        });
-        let mut targets = decoded.collect::<Result<Vec<_>, Unavailable>>()?;
-        targets.sort_by_key(|registered| (registered.target.created_at, registered.target.id));
-        let text = |entry: &KeyValue| String::from_utf8_lossy(&entry.value).into_owned();
-        let index = consistency::Index {
-            exports: exports.iter().map(text).collect(),
-            default: default.first().map(text),
-            orphans: types_of.values().flatten().map(|orphan| (orphan.target_id, orphan.id)).collect(),
-        };
-        consistency::verify(&targets, &index).map_err(|problem| self.inconsistent(&problem))?;
+        let targets = content::read(&*self.store, &self.keys, state.revision).await?;
         Ok(SharedContent { version: state.version, targets })
-    }
-
-    /// Checks that a document has the key of its id.
-    fn verify_key(&self, entry: &KeyValue, expected: &str) -> Result<(), Unavailable> {
-        if entry.key == expected.as_bytes() {
-            return Ok(());
-        }
-        let key = String::from_utf8_lossy(&entry.key);
-        Err(self.inconsistent(&format!("the document of the key {key} has another id, expected the key {expected}")))
-    }
-
-    fn inconsistent(&self, problem: &str) -> Unavailable {
-        Unavailable(format!(
-            "the registry in etcd is inconsistent: {problem}. Keys were deleted or imported in part. Restore all keys below {}/ from a backup, or finish the import",
-            self.root
-        ))
     }
 
     async fn read_state(&self, is_serializable: bool) -> Result<RegistryState, ReadError> {
         let txn = Txn { success: self.state_reads(is_serializable), ..Txn::default() };
-        let answer = self.store.commit(&txn).await?;
-        Ok(self.state(&answer)?)
+        let state = self.state(&self.store.commit(&txn).await?)?;
+        self.set_known(state.version);
+        Ok(state)
     }
 
     /// Returns the stored documents of these keys, if the registry is at the expected version.
@@ -268,7 +193,7 @@ impl EtcdRegistry {
 
     /// Checks that a quorum has the expected version and would accept a write of this agent.
     async fn verify_writable(&self, expected: SharedVersion) -> Result<(), SharedCommitError> {
-        let key = self.generation_key();
+        let key = self.keys.generation();
         // A key that is absent has no value, so nothing is written. etcd checks space and rights for both branches.
         let compares = vec![Compare::absent(key.clone()), Compare::value(key.clone(), "")];
         let txn = Txn { compares, success: vec![TxnOperation::put(key, "")], failure: self.state_reads(false) };
@@ -290,11 +215,11 @@ impl EtcdRegistry {
         for write in writes {
             match write {
                 Write::PutTarget(target) if after.target(target.id).is_some() => {
-                    let key = self.target_key(target.id);
+                    let key = self.keys.target(target.id);
                     let document = document::encode_target(target, old(&key));
                     puts.insert(key, document);
-                    let export = self.export_key(target);
-                    let known = before.target(target.id).map(|known| self.export_key(&known.target));
+                    let export = self.keys.export(target);
+                    let known = before.target(target.id).map(|known| self.keys.export(&known.target));
                     if known.as_ref() != Some(&export) {
                         compares.push(Compare::absent(export.clone()));
                         puts.insert(export, target.id.to_string());
@@ -302,23 +227,23 @@ impl EtcdRegistry {
                     }
                 }
                 Write::PutType(put) if after.target_type(put.id).is_some() => {
-                    let key = self.type_key(put.target_id, put.id);
+                    let key = self.keys.target_type(put.target_id, put.id);
                     let document = document::encode_type(put, old(&key));
                     puts.insert(key, document);
                 }
                 Write::DeleteTarget(id) => {
                     if let Some(known) = before.target(*id) {
-                        deletes.extend([one(self.target_key(*id)), one(self.export_key(&known.target))]);
+                        deletes.extend([one(self.keys.target(*id)), one(self.keys.export(&known.target))]);
                         // Without its claims, no node can write a fact of the target later.
                         for folder in ["registry/types", "claims", "facts"] {
-                            let keys = self.key(&format!("{folder}/{id}/"));
+                            let keys = self.keys.named(&format!("{folder}/{id}/"));
                             deletes.insert(keys.clone(), TxnOperation::Delete(KeyRange::prefix(keys)));
                         }
                     }
                 }
                 Write::DeleteType(id) => {
                     let known = before.target_type(*id).filter(|known| after.target(known.target_id).is_some());
-                    deletes.extend(known.map(|known| one(self.type_key(known.target_id, *id))));
+                    deletes.extend(known.map(|known| one(self.keys.target_type(known.target_id, *id))));
                 }
                 // Deleted again by a later write.
                 Write::PutTarget(_) | Write::PutType(_) => {}
@@ -326,7 +251,7 @@ impl EtcdRegistry {
         }
         let default = |snapshot: &Snapshot| snapshot.default_target().map(|default| default.target.id);
         if default(before) != default(after) {
-            let key = self.key("registry/default");
+            let key = self.keys.named("registry/default");
             match default(after) {
                 Some(id) => puts.extend([(key, id.to_string())]),
                 None => deletes.extend([one(key)]),
@@ -340,7 +265,7 @@ impl EtcdRegistry {
     /// Finds out whether a commit without an answer was made, and prevents that it is made later.
     async fn settle(&self, expected: SharedVersion, made: i64, reason: &EtcdError) -> Result<(), SharedCommitError> {
         let uncertain = |error: &EtcdError| SharedCommitError::Uncertain(error.to_string());
-        let key = self.generation_key();
+        let key = self.keys.generation();
         let txn = Txn {
             compares: vec![Compare::value(key.clone(), expected.generation.to_string())],
             success: vec![TxnOperation::put(key.clone(), new_generation().to_string())],
@@ -362,44 +287,8 @@ impl EtcdRegistry {
     }
 }
 
-/// Why the registry could not be read.
-enum ReadError {
-    Etcd(EtcdError),
-    Invalid(Unavailable),
-}
-
-impl From<EtcdError> for ReadError {
-    fn from(error: EtcdError) -> Self {
-        Self::Etcd(error)
-    }
-}
-
-impl From<Unavailable> for ReadError {
-    fn from(error: Unavailable) -> Self {
-        Self::Invalid(error)
-    }
-}
-
-impl From<ReadError> for Unavailable {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Etcd(error) => unavailable(error),
-            ReadError::Invalid(error) => error,
-        }
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unavailable(error: EtcdError) -> Unavailable {
-    Unavailable(error.to_string())
-}
-
 fn too_late(what: &str, limit: Duration) -> Unavailable {
     Unavailable(format!("the registry in etcd could not be {what} within {} s", limit.as_secs()))
-}
-
-fn invalid(entry: &KeyValue, error: &str) -> Unavailable {
-    Unavailable(format!("the key {} in etcd is not valid: {error}", String::from_utf8_lossy(&entry.key)))
 }
 
 /// Returns a random generation.
@@ -419,13 +308,13 @@ impl SharedRegistry for EtcdRegistry {
             Err(ReadError::Invalid(_)) => {}
         }
         let mut success = vec![
-            TxnOperation::put(self.key("meta/cloud_id"), Uuid::new_v4().to_string()),
-            TxnOperation::put(self.key("meta/schema"), schema),
-            TxnOperation::put(self.generation_key(), new_generation().to_string()),
+            TxnOperation::put(self.keys.named("meta/cloud_id"), Uuid::new_v4().to_string()),
+            TxnOperation::put(self.keys.named("meta/schema"), schema),
+            TxnOperation::put(self.keys.generation(), new_generation().to_string()),
         ];
         let written = success.len();
         success.extend(self.state_reads(false));
-        let compares = vec![Compare::absent(self.key("meta/cloud_id"))];
+        let compares = vec![Compare::absent(self.keys.named("meta/cloud_id"))];
         let txn = Txn { compares, success, failure: self.state_reads(false) };
         let mut answer = self.store.commit(&txn).await.map_err(unavailable)?;
         if answer.succeeded {
@@ -434,12 +323,25 @@ impl SharedRegistry for EtcdRegistry {
         Ok(self.state(&answer)?.version.cloud_id)
     }
 
-    async fn version(&self) -> Result<SharedVersion, Unavailable> {
-        Ok(self.read_state(true).await?.version)
+    async fn version(&self, age_max: Duration) -> Result<SharedVersion, Unavailable> {
+        match self.sighted_version(age_max) {
+            Some(version) => Ok(version),
+            None => Ok(self.read_state(true).await?.version),
+        }
     }
 
     async fn latest_version(&self) -> Result<SharedVersion, Unavailable> {
         Ok(self.read_state(false).await?.version)
+    }
+
+    async fn changed(&self) {
+        loop {
+            self.sighting.changed().await;
+            // A change of this node is known already.
+            if self.sighted_version(Duration::MAX).is_none() {
+                return;
+            }
+        }
     }
 
     async fn read(&self) -> Result<SharedContent, Unavailable> {
@@ -469,8 +371,8 @@ impl SharedRegistry for EtcdRegistry {
         let keys: Vec<String> = writes
             .iter()
             .filter_map(|write| match write {
-                Write::PutTarget(target) => before.target(target.id).map(|_| self.target_key(target.id)),
-                Write::PutType(put) => before.target_type(put.id).map(|_| self.type_key(put.target_id, put.id)),
+                Write::PutTarget(target) => before.target(target.id).map(|_| self.keys.target(target.id)),
+                Write::PutType(put) => before.target_type(put.id).map(|_| self.keys.target_type(put.target_id, put.id)),
                 Write::DeleteTarget(_) | Write::DeleteType(_) => None,
             })
             .collect();
@@ -483,15 +385,18 @@ impl SharedRegistry for EtcdRegistry {
         let after = before.apply(writes, before.revision().next());
         let (mut compares, mut success) = self.operations(before, &after, writes, &stored);
         let generation = new_generation();
-        compares.push(Compare::value(self.generation_key(), expected.generation.to_string()));
-        success.push(TxnOperation::put(self.generation_key(), generation.to_string()));
+        compares.push(Compare::value(self.keys.generation(), expected.generation.to_string()));
+        success.push(TxnOperation::put(self.keys.generation(), generation.to_string()));
         if success.len() > OPERATIONS_MAX || compares.len() > OPERATIONS_MAX {
             return Err(too_many().into());
         }
         let new = SharedVersion { generation, ..expected };
-        let txn = Txn { compares, success, failure: vec![TxnOperation::get(self.generation_key())] };
+        let txn = Txn { compares, success, failure: vec![TxnOperation::get(self.keys.generation())] };
         match self.store.commit(&txn).await {
-            Ok(answer) if answer.succeeded => Ok(new),
+            Ok(answer) if answer.succeeded => {
+                self.set_known(new);
+                Ok(new)
+            }
             Ok(TxnAnswer { results, .. }) => {
                 let is_expected = matches!(&results[..], [TxnResult::Range(entries)]
                     if entries.first().is_some_and(|entry| entry.value == expected.generation.to_string().as_bytes()));

@@ -151,7 +151,19 @@ fn first_wait(interval: Duration) -> Duration {
 impl Replica {
     /// Time between two comparisons.
     fn interval(&self) -> Duration {
-        self.interval.max(self.fleet_size.shortest_interval())
+        self.fleet_size.stretched(self.interval)
+    }
+
+    /// Waits for this time, or until the next comparison is needed earlier.
+    async fn wait(&self, time: Duration) {
+        let early = async {
+            tokio::select! {
+                () = self.early.notified() => {}
+                () = self.shared.changed() => {}
+            }
+        };
+        // An error means that the time has passed.
+        let _ = timeout(time, early).await;
     }
 
     async fn compare(&self) -> bool {
@@ -192,10 +204,15 @@ impl Replica {
             state.cloud_id = Some(cloud_id);
         }
         if state.version.is_some() {
-            let is_quorum = state.needs_quorum(self.interval());
+            let interval = self.interval();
+            let is_quorum = state.needs_quorum(interval);
             // After a failure, and until one succeeds, comparisons need a quorum.
             let confirmed = state.confirmed.take();
-            let found = if is_quorum { self.shared.latest_version().await? } else { self.shared.version().await? };
+            let found = if is_quorum {
+                self.shared.latest_version().await?
+            } else {
+                self.shared.version(interval.mul_f64(1.0 + JITTER)).await?
+            };
             Self::verify_cloud(state, found)?;
             if Some(found) == state.version {
                 if is_quorum {
@@ -362,16 +379,13 @@ impl Store for ReplicaStore {
     }
 
     async fn follow(&self) {
-        let Replica { early, .. } = &*self.replica;
         let mut failures = 0;
         if self.replica.status.borrow().is_joined {
-            // An error means that the deadline has passed.
-            let _ = timeout(first_wait(self.replica.interval()), early.notified()).await;
+            self.replica.wait(first_wait(self.replica.interval())).await;
         }
         loop {
             failures = if self.compare().await { 0 } else { failures + 1 };
-            // An error means that the deadline has passed.
-            let _ = timeout(wait_after(self.replica.interval(), failures), early.notified()).await;
+            self.replica.wait(wait_after(self.replica.interval(), failures)).await;
         }
     }
 

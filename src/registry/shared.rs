@@ -4,6 +4,7 @@
 //! without a connection keeps its targets. Nothing here is needed to probe one.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -73,18 +74,23 @@ pub trait SharedRegistry: Send + Sync + 'static {
     /// [`Unavailable`].
     async fn cloud_id(&self) -> Result<CloudId, Unavailable>;
 
-    /// Returns the version of the content. It is a cheap request that a member without a quorum may answer, so the
-    /// version may be an old one.
+    /// Returns the version of the content, which may be an old one: a member without a quorum may answer, or a request
+    /// for something else has shown the version at most this long ago.
     ///
     /// # Errors
     /// [`Unavailable`], also when there is no registry.
-    async fn version(&self) -> Result<SharedVersion, Unavailable>;
+    async fn version(&self, age_max: Duration) -> Result<SharedVersion, Unavailable>;
 
     /// Returns the version of the content, which includes every commit that was acknowledged before the call.
     ///
     /// # Errors
     /// [`Unavailable`], also when there is no registry.
     async fn latest_version(&self) -> Result<SharedVersion, Unavailable>;
+
+    /// Waits until something else than a call of this interface has shown that the version may have changed.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
 
     /// Returns the content, which includes every commit that was acknowledged before the call.
     ///

@@ -160,10 +160,11 @@ impl SharingNode {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let (prefix, size) = (format!("/{PREFIX}/v1/"), FleetSize::default());
-        let presence = Presence::start(store.clone(), &*prefix, identity, Box::new(|| None), size.clone());
+        let registry = Arc::new(EtcdRegistry::new(store.clone(), PREFIX));
+        let generation = registry.sighting();
+        let presence = Presence::start(store.clone(), &*prefix, identity, Box::new(|| None), size.clone(), generation);
         let board = Arc::<FactBoard>::default();
         let claims = Claims::start(store.clone(), prefix, name, presence.lease(), board.clone());
-        let registry = Arc::new(EtcdRegistry::new(store.clone(), PREFIX));
         let copy = Arc::new(ReplicaStore::new(MemoryStore::copy(), registry, COMPARE_INTERVAL, size));
         let following = tokio::spawn({
             let copy = copy.clone();

@@ -68,7 +68,7 @@ fn name(fleet: &SharingNodes, figure: &str) -> String {
 
 /// Time to live of the leases of a fleet: see `docs/fleet.md`.
 fn ttl(nodes: usize) -> Duration {
-    Duration::from_secs((nodes as u64 * 3 / 250).max(60))
+    Duration::from_secs(60).mul_f64((nodes as f64 / 10.0).log10())
 }
 
 async fn create_targets(member: &Member) -> anyhow::Result<Vec<TargetId>> {

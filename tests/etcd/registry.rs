@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use targetwatch::etcd::{KeyValueStore as _, RangeRequest, Txn, TxnOperation};
 use targetwatch::model::{
@@ -63,7 +64,7 @@ async fn commits_of_two_nodes_are_ordered_and_content_is_complete() {
     let client = cluster.client().await;
     let one = EtcdRegistry::new(client.clone(), PREFIX);
     let other = EtcdRegistry::new(cluster.client().await, PREFIX);
-    one.version().await.expect_err("there is no registry yet");
+    one.version(Duration::ZERO).await.expect_err("there is no registry yet");
     let (first_id, second_id) = tokio::join!(one.cloud_id(), other.cloud_id());
     assert_eq!(first_id.expect("created"), second_id.expect("found"));
 
@@ -76,7 +77,7 @@ async fn commits_of_two_nodes_are_ordered_and_content_is_complete() {
     let results = [won, lost];
     assert_eq!(results.iter().filter(|result| **result == Err(SharedCommitError::Conflict)).count(), 1, "{results:?}");
     let winner = results.iter().find_map(|result| result.as_ref().ok()).expect("one of them");
-    assert_eq!(other.version().await.as_ref(), Ok(winner));
+    assert_eq!(other.version(Duration::ZERO).await.as_ref(), Ok(winner));
 
     let mut content = other.read().await.expect("read");
     let rest = if exports(&content) == ["nas:/a"] { &b } else { &a };
@@ -137,7 +138,7 @@ async fn newer_schema_is_refused() {
     let cluster = EtcdCluster::start(1, &[]).await;
     let registry = EtcdRegistry::new(cluster.client().await, PREFIX);
     registry.cloud_id().await.expect("created");
-    let version = registry.version().await.expect("answered");
+    let version = registry.version(Duration::ZERO).await.expect("answered");
     let schema = |text: &str| cluster.etcdctl(0, &["put", &format!("{PREFIX}/v1/meta/schema"), text]);
     schema(r#"{"min_reader":1,"min_writer":2}"#);
     registry.read().await.expect("read");
@@ -223,7 +224,7 @@ async fn commit_of_nothing_finds_a_full_database_and_a_missing_right() {
     let client = cluster.client().await;
     let registry = EtcdRegistry::new(client.clone(), PREFIX);
     registry.cloud_id().await.expect("created");
-    let version = registry.version().await.expect("answered");
+    let version = registry.version(Duration::ZERO).await.expect("answered");
     let check = async |registry: &EtcdRegistry| registry.commit(version, &Snapshot::default(), &[]).await;
     let before = client.range(&RangeRequest::prefix("/")).await.expect("answered");
     assert_eq!(check(&registry).await, Ok(version));

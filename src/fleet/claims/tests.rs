@@ -3,8 +3,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::driver::{FactKind, FactQuestion, Turn};
-use crate::etcd::FleetSize;
 use crate::etcd::simulation::{Link, RecordedWrite, SimulatedClient, SimulatedCluster};
+use crate::etcd::{FleetSize, KeySighting};
 use crate::fleet::presence::{NodeIdentity, Presence};
 use crate::model::TargetId;
 
@@ -47,7 +47,14 @@ impl SimulatedNode {
         let [hostname, boot_id] = ["host", "boot"].map(|what| format!("{what}-{number}"));
         let identity =
             NodeIdentity { node: name.clone(), labels: Default::default(), hostname, boot_id, version: "1".to_owned() };
-        let presence = Presence::start(self.client.clone(), "/t/", identity, Box::new(|| None), FleetSize::default());
+        let presence = Presence::start(
+            self.client.clone(),
+            "/t/",
+            identity,
+            Box::new(|| None),
+            FleetSize::default(),
+            KeySighting::new("/t/generation"),
+        );
         self.board = Arc::default();
         self.found_at = None;
         let claims = Claims::start(self.client.clone(), "/t/", name, presence.lease(), self.board.clone());
@@ -279,6 +286,7 @@ async fn node_that_needs_no_facts_sends_nothing() {
         },
         Box::new(|| None),
         FleetSize::default(),
+        KeySighting::new("/t/generation"),
     );
     sleep(Duration::from_secs(1)).await;
     let before = cluster.requests();

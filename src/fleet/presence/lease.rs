@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::etcd::{LeaseId, shortest_interval};
+use crate::etcd::{LeaseId, shortest_interval, stretched};
 
 /// Shortest time to live. etcd answers nothing for up to 40 s while it defragments.
 pub(crate) const TTL_MIN: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ const JITTER: f64 = 0.2;
 
 /// Returns the time to live for a fleet of this size.
 pub(crate) fn ttl_for(nodes: u64) -> Duration {
-    TTL_MIN.max(shortest_interval(nodes) * RENEWALS_IN_TTL)
+    stretched(TTL_MIN / RENEWALS_IN_TTL, nodes) * RENEWALS_IN_TTL
 }
 
 /// Returns the longest delay before the first registration, so that a fleet that starts together is spread.
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn time_to_live_grows_with_the_fleet() {
         for (nodes, seconds, spread) in
-            [(0, 60, 0), (1, 60, 0), (1_000, 60, 4), (5_000, 60, 20), (10_000, 120, 40), (100_000, 1200, 60)]
+            [(0, 60, 0), (1, 60, 0), (100, 60, 0), (1_000, 120, 4), (10_000, 180, 40), (100_000, 1200, 60)]
         {
             assert_eq!((ttl_for(nodes), spread_for(nodes).as_secs()), (second(seconds), spread), "{nodes}");
             let each_second = 3.0 * f64::from(u32::try_from(nodes).expect("small")) / ttl_for(nodes).as_secs_f64();

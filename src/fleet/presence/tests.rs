@@ -12,13 +12,15 @@ const NODES: usize = 3;
 struct SimulatedNode {
     client: Arc<SimulatedClient>,
     is_late: Arc<AtomicBool>,
+    generation: KeySighting,
     presence: Option<Presence>,
 }
 
 impl SimulatedNode {
     fn start(cluster: &Arc<SimulatedCluster>, number: usize, name: &str) -> Self {
         let (client, is_late) = (cluster.client(number), Arc::new(AtomicBool::new(false)));
-        let mut node = Self { client, is_late, presence: None };
+        let mut node =
+            Self { client, is_late, generation: KeySighting::new("/t/v1/registry/generation"), presence: None };
         node.restart(name);
         node
     }
@@ -33,7 +35,8 @@ impl SimulatedNode {
         };
         let late = self.is_late.clone();
         let late: LateProbe = Box::new(move || late.load(Ordering::Relaxed).then(|| "a probe is late".to_owned()));
-        self.presence = Some(Presence::start(self.client.clone(), "/t/", identity, late, FleetSize::default()));
+        let (size, generation) = (FleetSize::default(), self.generation.clone());
+        self.presence = Some(Presence::start(self.client.clone(), "/t/v1/", identity, late, size, generation));
     }
 
     fn status(&self) -> PresenceStatus {
@@ -51,7 +54,7 @@ async fn pass(seconds: u64) {
 }
 
 fn is_alive(cluster: &SimulatedCluster, name: &str) -> bool {
-    cluster.get(&format!("/t/nodes/{name}/alive")).is_some()
+    cluster.get(&format!("/t/v1/nodes/{name}/alive")).is_some()
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +62,7 @@ async fn node_is_present_and_renewals_write_nothing() {
     let cluster = Arc::new(SimulatedCluster::default());
     let node = SimulatedNode::start(&cluster, 0, "a");
     pass(1).await;
-    assert_eq!(cluster.keys("/t/"), ["/t/nodes/a/alive", "/t/nodes/a/info"]);
+    assert_eq!(cluster.keys("/t/v1/"), ["/t/v1/nodes/a/alive", "/t/v1/nodes/a/info"]);
     let (writes, requests) = (cluster.writes().len(), cluster.requests());
     pass(3600).await;
     assert_eq!((node.status(), cluster.writes().len()), (PresenceStatus::Present, writes));
@@ -69,13 +72,30 @@ async fn node_is_present_and_renewals_write_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn renewals_read_the_generation_of_the_registry() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    cluster.put("/t/v1/registry/generation", "1");
+    let node = SimulatedNode::start(&cluster, 0, "a");
+    pass(30).await;
+    assert_eq!(node.generation.value(Duration::from_secs(24)), Some("1".into()));
+    cluster.separate_minority();
+    cluster.put("/t/v1/registry/generation", "2");
+    node.client.set_link(Link::Minority);
+    pass(30).await;
+    assert_eq!(node.generation.value(Duration::from_secs(24)), None, "the lease was not renewed");
+    node.client.set_link(Link::Up);
+    pass(60).await;
+    assert_eq!(node.generation.value(Duration::from_secs(24)), Some("2".into()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn stopped_node_vanishes_at_once_and_a_killed_one_within_the_time_to_live() {
     let cluster = Arc::new(SimulatedCluster::default());
     let mut node = SimulatedNode::start(&cluster, 0, "a");
     pass(1).await;
     node.presence.take().expect("runs").stop().await;
     assert!(!is_alive(&cluster, "a"));
-    assert_eq!(cluster.keys("/t/"), ["/t/nodes/a/info"]);
+    assert_eq!(cluster.keys("/t/v1/"), ["/t/v1/nodes/a/info"]);
     node.restart("a");
     pass(1).await;
     assert!(is_alive(&cluster, "a"));
@@ -129,7 +149,7 @@ async fn lease_that_an_old_etcd_ends_and_renews_is_noticed() {
     let node = SimulatedNode::start(&cluster, 0, "a");
     pass(1).await;
     cluster.renew_ended_leases();
-    cluster.revoke_wrongly(cluster.get("/t/nodes/a/alive").expect("alive").lease.expect("a lease"));
+    cluster.revoke_wrongly(cluster.get("/t/v1/nodes/a/alive").expect("alive").lease.expect("a lease"));
     pass(30).await;
     assert!(is_alive(&cluster, "a"));
     assert_eq!(node.status(), PresenceStatus::Present);
@@ -156,7 +176,7 @@ async fn fleet_that_grows_gets_longer_leases() {
     let cluster = Arc::new(SimulatedCluster::default());
     let _node = SimulatedNode::start(&cluster, 0, "a");
     pass(1).await;
-    let lease = || cluster.get("/t/nodes/a/alive").expect("alive").lease;
+    let lease = || cluster.get("/t/v1/nodes/a/alive").expect("alive").lease;
     let first = lease();
     register_others(&cluster, 20_000).await;
     pass(3600).await;
@@ -164,18 +184,18 @@ async fn fleet_that_grows_gets_longer_leases() {
     let second = lease();
     pass(7200).await;
     assert_eq!(lease(), second);
-    assert_eq!(ttl_of_a(&cluster), 120);
+    assert_eq!(ttl_of_a(&cluster), 180);
 }
 
 /// Registers other nodes that have started before.
 async fn register_others(cluster: &Arc<SimulatedCluster>, keys: usize) {
-    let put = |number: usize| TxnOperation::put(format!("/t/nodes/n{number}/info"), "{}");
+    let put = |number: usize| TxnOperation::put(format!("/t/v1/nodes/n{number}/info"), "{}");
     let others = Txn { success: (0..keys).map(put).collect(), ..Txn::default() };
     cluster.client(9).commit(&others).await.expect("an answer");
 }
 
 fn ttl_of_a(cluster: &SimulatedCluster) -> u64 {
-    parse(&cluster.get("/t/nodes/a/alive").expect("alive")).expect("valid").ttl_seconds
+    parse(&cluster.get("/t/v1/nodes/a/alive").expect("alive")).expect("valid").ttl_seconds
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +207,7 @@ async fn node_that_starts_before_the_others_gets_a_longer_lease_soon() {
     assert_eq!(ttl_of_a(&cluster), 60);
     // Three renewals, and the spread of the new lease.
     pass(3 * 24 + 41).await;
-    assert_eq!(ttl_of_a(&cluster), 120);
+    assert_eq!(ttl_of_a(&cluster), 180);
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,16 +216,16 @@ async fn node_that_returns_after_an_outage_keeps_the_size_of_the_fleet() {
     register_others(&cluster, 20_000).await;
     let node = SimulatedNode::start(&cluster, 0, "a");
     pass(60).await;
-    assert_eq!(ttl_of_a(&cluster), 120);
+    assert_eq!(ttl_of_a(&cluster), 180);
     node.client.set_link(Link::Cut);
     pass(600).await;
     assert!(!is_alive(&cluster, "a"));
-    let others = TxnOperation::Delete(KeyRange::prefix("/t/nodes/n"));
+    let others = TxnOperation::Delete(KeyRange::prefix("/t/v1/nodes/n"));
     cluster.client(9).commit(&Txn { success: vec![others], ..Txn::default() }).await.expect("an answer");
     node.client.set_link(Link::Up);
     // The longest backoff, and the spread.
     pass(110).await;
-    assert_eq!(ttl_of_a(&cluster), 120);
+    assert_eq!(ttl_of_a(&cluster), 180);
 }
 
 /// Something that happens to a node, or to the cluster.
@@ -267,7 +287,7 @@ async fn check(faults: Vec<(u64, Fault)>) {
             }
             Fault::Elect => cluster.elect(),
             Fault::RevokeWrongly(node) => {
-                let entry = cluster.get(&format!("/t/nodes/{}/alive", names[node]));
+                let entry = cluster.get(&format!("/t/v1/nodes/{}/alive", names[node]));
                 if let Some(lease) = entry.and_then(|entry| entry.lease) {
                     revoked_at = Some(Instant::now());
                     cluster.revoke_wrongly(lease);
@@ -297,7 +317,7 @@ fn assert_believed(cluster: &SimulatedCluster, nodes: &[SimulatedNode], names: &
     let mut believers = BTreeMap::new();
     for (node, name) in nodes.iter().zip(names).filter(|(node, _)| node.believes()) {
         *believers.entry(*name).or_insert(0) += 1;
-        let found = cluster.get(&format!("/t/nodes/{name}/alive")).and_then(|entry| parse(&entry));
+        let found = cluster.get(&format!("/t/v1/nodes/{name}/alive")).and_then(|entry| parse(&entry));
         let is_own =
             found.is_some_and(|alive| Some(alive.instance) == node.presence.as_ref().map(|it| it.shared.instance));
         assert!(is_own || was_revoked, "{name} believes in a key that it does not have");

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::*;
-use crate::etcd::{AnswerHeader, GrantedLease, LeaseId, RangeAnswer};
+use crate::etcd::{AnswerHeader, GrantedLease, KeyValue, LeaseId, RangeAnswer};
 
 /// A store with an empty registry that answers this number of requests. Later ones wait for ever.
 struct HangingStore {

@@ -1,6 +1,7 @@
 //! A shared registry in memory, with faults.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -111,7 +112,7 @@ impl SharedRegistry for FakeSharedRegistry {
         Ok(self.answer()?.cloud_id)
     }
 
-    async fn version(&self) -> Result<SharedVersion, Unavailable> {
+    async fn version(&self, _: Duration) -> Result<SharedVersion, Unavailable> {
         let mut content = self.answer()?;
         content.compares += 1;
         let version = content.version();

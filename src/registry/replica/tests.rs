@@ -590,7 +590,7 @@ async fn order_of_targets_and_types_is_the_same_on_all_nodes() {
 async fn interval_of_comparisons_grows_with_the_fleet() {
     let shared = FakeSharedRegistry::new();
     let node = Node::start(&shared);
-    for (nodes, seconds) in [(1_000, 20), (5_000, 20), (10_000, 40)] {
+    for (nodes, seconds) in [(100, 20), (1_000, 40), (10_000, 60)] {
         node.fleet_size.set(nodes);
         assert!(node.store.compare().await);
         assert_eq!(node.status().interval, Duration::from_secs(seconds), "{nodes}");
@@ -600,7 +600,7 @@ async fn interval_of_comparisons_grows_with_the_fleet() {
     drop(timeout(Duration::from_secs(3600), node.store.follow()).await);
     tokio::time::resume();
     let each_hour = shared.compares() - before;
-    assert!((70..=115).contains(&each_hour), "{each_hour}");
+    assert!((48..=76).contains(&each_hour), "{each_hour}");
 }
 
 #[test]
