@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::agent::Agent;
 use crate::driver::{FactBoard, FactCount, FactKind};
-use crate::etcd::{FleetSize, KeySighting, KeyValueStore};
+use crate::etcd::{FleetSize, KeyValueStore, ObservedKey};
 use crate::fleet::claims::Claims;
 use crate::fleet::presence::{NodeIdentity, Presence, PresenceStatus};
 use crate::model::LabeledNode;
@@ -24,13 +24,13 @@ pub struct FleetStore {
     /// Number of nodes, which this node counts.
     pub size: FleetSize,
     /// The generation of the registry, which the renewals of this node's lease read.
-    pub generation: KeySighting,
+    pub generation: ObservedKey,
 }
 
 impl FleetStore {
     /// Where the nodes that share this registry meet. `generation` is that of the registry.
     #[must_use]
-    pub fn new(store: Arc<dyn KeyValueStore>, settings: &SharedRegistrySettings, generation: KeySighting) -> Self {
+    pub fn new(store: Arc<dyn KeyValueStore>, settings: &SharedRegistrySettings, generation: ObservedKey) -> Self {
         let name = settings.node.clone().or_else(node::fleet_node_id).unwrap_or_else(node::hostname);
         let node = LabeledNode { name, labels: settings.labels.clone() };
         let prefix = format!("/{}/v1/", settings.prefix);

@@ -71,7 +71,7 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
         Some(shared) => {
             let store = runtime::block_on(super::fleet::connect_client(shared))??;
             let in_etcd = EtcdRegistry::new(store.clone(), &shared.prefix);
-            let member = FleetStore::new(store, shared, in_etcd.sighting());
+            let member = FleetStore::new(store, shared, in_etcd.observed_generation());
             let copy = registry::open_copy(shared, Arc::new(in_etcd), member.size.clone())?;
             fleet = Some(member);
             copy

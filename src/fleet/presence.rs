@@ -9,7 +9,7 @@
 //! of a cloned host. **Nothing waits for it.** Presence is a task of its own, and reads of its state come from memory.
 //!
 //! What etcd spends on a request is mostly its own wakeup. So the request after each renewal, which looks whether the
-//! key exists, also reads the generation of the registry ([`KeySighting`]).
+//! key exists, also reads the generation of the registry ([`ObservedKey`]).
 
 mod lease;
 
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use crate::etcd::{
-    Compare, EtcdError, FleetSize, KeySighting, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation,
+    Compare, EtcdError, FleetSize, KeyValue, KeyValueStore, LeaseId, ObservedKey, RangeRequest, Txn, TxnOperation,
     TxnResult,
 };
 use crate::model::random_fraction;
@@ -120,7 +120,7 @@ struct Shared {
     late_probe: LateProbe,
     lease: Mutex<NodeLease>,
     fleet_size: FleetSize,
-    generation: KeySighting,
+    generation: ObservedKey,
     status: watch::Sender<PresenceStatus>,
 }
 
@@ -140,7 +140,7 @@ impl Presence {
         identity: NodeIdentity,
         late_probe: LateProbe,
         fleet_size: FleetSize,
-        generation: KeySighting,
+        generation: ObservedKey,
     ) -> Self {
         let shared = Arc::new(Shared {
             store,

@@ -42,7 +42,7 @@ use uuid::Uuid;
 use super::shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
 use super::snapshot::{Snapshot, Write};
 use crate::etcd::{
-    Compare, EtcdError, EtcdRevision, KeyRange, KeySighting, KeyValueStore, RangeRequest, Txn, TxnAnswer, TxnOperation,
+    Compare, EtcdError, EtcdRevision, KeyRange, KeyValueStore, ObservedKey, RangeRequest, Txn, TxnAnswer, TxnOperation,
     TxnResult,
 };
 use content::{ReadError, unavailable};
@@ -72,7 +72,7 @@ pub struct EtcdRegistry {
     store: Arc<dyn KeyValueStore>,
     keys: RegistryKeys,
     /// The generation, as the renewals of the node's lease show it.
-    sighting: KeySighting,
+    generation: ObservedKey,
     /// The latest version that this node has read or made.
     known: Mutex<Option<SharedVersion>>,
 }
@@ -89,14 +89,14 @@ impl EtcdRegistry {
     #[must_use]
     pub fn new(store: Arc<dyn KeyValueStore>, prefix: &str) -> Self {
         let keys = RegistryKeys::new(prefix);
-        let sighting = KeySighting::new(keys.generation());
-        Self { store, keys, sighting, known: Mutex::default() }
+        let generation = ObservedKey::new(keys.generation());
+        Self { store, keys, generation, known: Mutex::default() }
     }
 
     /// Returns the generation, to be seen by requests for something else, such as renewals of this node's lease.
     #[must_use]
-    pub fn sighting(&self) -> KeySighting {
-        self.sighting.clone()
+    pub fn observed_generation(&self) -> ObservedKey {
+        self.generation.clone()
     }
 
     fn set_known(&self, version: SharedVersion) {
@@ -104,10 +104,10 @@ impl EtcdRegistry {
     }
 
     /// Returns the known version, if a renewal has shown at most this long ago that it has not changed.
-    fn sighted_version(&self, age_max: Duration) -> Option<SharedVersion> {
+    fn observed_version(&self, age_max: Duration) -> Option<SharedVersion> {
         let known = (*self.known.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let sighted = self.sighting.value(age_max)?;
-        (sighted == known.generation.to_string().as_bytes()).then_some(known)
+        let observed = self.generation.value(age_max)?;
+        (observed == known.generation.to_string().as_bytes()).then_some(known)
     }
 
     /// Reads that every transaction needs.
@@ -324,7 +324,7 @@ impl SharedRegistry for EtcdRegistry {
     }
 
     async fn version(&self, age_max: Duration) -> Result<SharedVersion, Unavailable> {
-        match self.sighted_version(age_max) {
+        match self.observed_version(age_max) {
             Some(version) => Ok(version),
             None => Ok(self.read_state(true).await?.version),
         }
@@ -336,9 +336,9 @@ impl SharedRegistry for EtcdRegistry {
 
     async fn changed(&self) {
         loop {
-            self.sighting.changed().await;
+            self.generation.changed().await;
             // A change of this node is known already.
-            if self.sighted_version(Duration::MAX).is_none() {
+            if self.observed_version(Duration::MAX).is_none() {
                 return;
             }
         }

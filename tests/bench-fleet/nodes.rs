@@ -161,7 +161,7 @@ impl SharingNode {
         };
         let (prefix, size) = (format!("/{PREFIX}/v1/"), FleetSize::default());
         let registry = Arc::new(EtcdRegistry::new(store.clone(), PREFIX));
-        let generation = registry.sighting();
+        let generation = registry.observed_generation();
         let presence = Presence::start(store.clone(), &*prefix, identity, Box::new(|| None), size.clone(), generation);
         let board = Arc::<FactBoard>::default();
         let claims = Claims::start(store.clone(), prefix, name, presence.lease(), board.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use targetwatch::driver::{FactBoard, FactKey, FactKind, FactQuestion, SharedFact, Turn};
 use targetwatch::etcd::{
-    Compare, EtcdClient, FleetSize, KeySighting, KeyValue, KeyValueStore as _, RangeRequest, Txn, TxnOperation,
+    Compare, EtcdClient, FleetSize, KeyValue, KeyValueStore as _, ObservedKey, RangeRequest, Txn, TxnOperation,
 };
 use targetwatch::fleet::claims::Claims;
 use targetwatch::fleet::presence::{NodeIdentity, Presence};
@@ -40,7 +40,7 @@ impl ClaimingNode {
         let (client, board) = (client_of(urls).await, Arc::<FactBoard>::default());
         let [node, hostname, boot_id, version] = [name; 4].map(str::to_owned);
         let identity = NodeIdentity { node, labels: Default::default(), hostname, boot_id, version };
-        let (size, generation) = (FleetSize::default(), KeySighting::new("/t/generation"));
+        let (size, generation) = (FleetSize::default(), ObservedKey::new("/t/generation"));
         let presence = Presence::start(client.clone(), "/fleet/v1/", identity, Box::new(|| None), size, generation);
         let claims = Claims::start(client.clone(), "/fleet/v1/", name, presence.lease(), board.clone());
         Self { client, board, _presence: presence, _claims: claims }

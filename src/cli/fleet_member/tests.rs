@@ -20,7 +20,8 @@ async fn present_node_compares_the_registry_without_requests_of_its_own() {
     let registry = EtcdRegistry::new(client.clone(), "t");
     let [node, hostname, boot_id, version] = ["a"; 4].map(str::to_owned);
     let identity = NodeIdentity { node, labels: BTreeMap::new(), hostname, boot_id, version };
-    let _presence = Presence::start(client, "/t/v1/", identity, Box::new(|| None), size.clone(), registry.sighting());
+    let _presence =
+        Presence::start(client, "/t/v1/", identity, Box::new(|| None), size.clone(), registry.observed_generation());
     let interval = Duration::from_secs(20);
     let copy = Arc::new(ReplicaStore::new(MemoryStore::copy(), Arc::new(registry), interval, size));
     let following = tokio::spawn({

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use super::*;
 use crate::driver::{FactKind, FactQuestion, Turn};
 use crate::etcd::simulation::{Link, RecordedWrite, SimulatedClient, SimulatedCluster};
-use crate::etcd::{FleetSize, KeySighting};
+use crate::etcd::{FleetSize, ObservedKey};
 use crate::fleet::presence::{NodeIdentity, Presence};
 use crate::model::TargetId;
 
@@ -53,7 +53,7 @@ impl SimulatedNode {
             identity,
             Box::new(|| None),
             FleetSize::default(),
-            KeySighting::new("/t/generation"),
+            ObservedKey::new("/t/generation"),
         );
         self.board = Arc::default();
         self.found_at = None;
@@ -286,7 +286,7 @@ async fn node_that_needs_no_facts_sends_nothing() {
         },
         Box::new(|| None),
         FleetSize::default(),
-        KeySighting::new("/t/generation"),
+        ObservedKey::new("/t/generation"),
     );
     sleep(Duration::from_secs(1)).await;
     let before = cluster.requests();

@@ -12,7 +12,7 @@ const NODES: usize = 3;
 struct SimulatedNode {
     client: Arc<SimulatedClient>,
     is_late: Arc<AtomicBool>,
-    generation: KeySighting,
+    generation: ObservedKey,
     presence: Option<Presence>,
 }
 
@@ -20,7 +20,7 @@ impl SimulatedNode {
     fn start(cluster: &Arc<SimulatedCluster>, number: usize, name: &str) -> Self {
         let (client, is_late) = (cluster.client(number), Arc::new(AtomicBool::new(false)));
         let mut node =
-            Self { client, is_late, generation: KeySighting::new("/t/v1/registry/generation"), presence: None };
+            Self { client, is_late, generation: ObservedKey::new("/t/v1/registry/generation"), presence: None };
         node.restart(name);
         node
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// A key with the latest value that was seen. Clones are the same one.
 #[derive(Debug, Clone)]
-pub struct KeySighting(Arc<Shared>);
+pub struct ObservedKey(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -27,7 +27,7 @@ struct Seen {
     at: Instant,
 }
 
-impl KeySighting {
+impl ObservedKey {
     /// A key that was not seen yet.
     #[must_use]
     pub fn new(key: impl Into<String>) -> Self {
@@ -75,14 +75,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn value_counts_for_some_time_and_another_one_is_announced() {
-        let sighting = KeySighting::new("/a");
-        sighting.see("1".into());
-        sighting.see("1".into());
-        assert_eq!((sighting.value(AGE_MAX), sighting.changed().now_or_never()), (Some("1".into()), None));
-        sighting.clone().see("2".into());
-        sighting.changed().await;
-        assert_eq!(sighting.value(AGE_MAX), Some("2".into()));
+        let key = ObservedKey::new("/a");
+        key.see("1".into());
+        key.see("1".into());
+        assert_eq!((key.value(AGE_MAX), key.changed().now_or_never()), (Some("1".into()), None));
+        key.clone().see("2".into());
+        key.changed().await;
+        assert_eq!(key.value(AGE_MAX), Some("2".into()));
         tokio::time::advance(AGE_MAX + Duration::from_secs(1)).await;
-        assert_eq!(sighting.value(AGE_MAX), None);
+        assert_eq!(key.value(AGE_MAX), None);
     }
 }
