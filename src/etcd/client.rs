@@ -351,10 +351,8 @@ impl KeyValueStore for EtcdClient {
         if bytes > REQUEST_MAX_BYTES {
             return Err(EtcdError::TooLarge(format!("{bytes} bytes, {REQUEST_MAX_BYTES} is the limit")));
         }
-        let operations = || txn.success.iter().chain(&txn.failure);
-        let is_local = operations().all(|one| matches!(one, TxnOperation::Range(range) if range.is_serializable));
-        let is_read = operations().all(|one| matches!(one, TxnOperation::Range(_)));
-        let kind = if is_local { AnswerKind::Local } else { AnswerKind::Quorum };
+        let is_read = txn.success.iter().chain(&txn.failure).all(|one| matches!(one, TxnOperation::Range(_)));
+        let kind = if txn.is_serializable() { AnswerKind::Local } else { AnswerKind::Quorum };
         let repeat = if is_read { Repeat::Always } else { Repeat::IfNotMade };
         let parse = |body: &[u8]| gateway::txn_answer(body, txn).map(|answer| (answer.header, answer));
         self.call("/v3/kv/txn", gateway::txn(txn), repeat, kind, parse).await

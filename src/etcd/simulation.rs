@@ -256,12 +256,6 @@ impl State {
     }
 }
 
-/// Whether any member answers a transaction from its own state.
-fn is_serializable(txn: &Txn) -> bool {
-    let mut operations = txn.success.iter().chain(&txn.failure);
-    operations.all(|operation| matches!(operation, TxnOperation::Range(request) if request.is_serializable))
-}
-
 impl SimulatedClient {
     /// Changes the link to the cluster.
     pub fn set_link(&self, link: Link) {
@@ -338,7 +332,7 @@ impl KeyValueStore for SimulatedClient {
     }
 
     async fn commit(&self, txn: &Txn) -> Result<TxnAnswer, EtcdError> {
-        if self.link() == Link::Minority && is_serializable(txn) {
+        if self.link() == Link::Minority && txn.is_serializable() {
             let state = self.cluster.state();
             let mut cut_off = State { revision: state.revision, raft_term: state.raft_term, ..State::default() };
             cut_off.keys.clone_from(&state.minority);

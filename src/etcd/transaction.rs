@@ -122,6 +122,14 @@ pub struct Txn {
     pub failure: Vec<TxnOperation>,
 }
 
+impl Txn {
+    /// Whether any member answers from its own state: it only reads, and each read allows that.
+    pub(super) fn is_serializable(&self) -> bool {
+        let mut operations = self.success.iter().chain(&self.failure);
+        operations.all(|operation| matches!(operation, TxnOperation::Range(request) if request.is_serializable))
+    }
+}
+
 /// Result of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TxnResult {

@@ -17,11 +17,11 @@ use crate::api::{Client, Target};
 use crate::machine::main_pid;
 use crate::process::Usage;
 
-/// How often it is looked whether a process that needs no time gets some.
+/// Time between two ticks of a thread that only sleeps.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Delay of a tick from which the lab is stalled: its processor is with a process that it cannot interrupt, such as the
-/// start of a program, or the host has given it to other work.
+/// Delay of a tick that counts as a stall of the lab: its processor does something that cannot be interrupted, such as
+/// the start of a program, or the host has other work.
 const STALL_MIN: Duration = Duration::from_millis(2);
 
 /// How often the API is polled.
@@ -77,10 +77,11 @@ pub struct Observer {
 pub struct Observations {
     /// Time of each answer, without the stalls of the lab, in ascending order.
     answers: Vec<Duration>,
-    /// Total time of the stalls.
-    stalled: Duration,
     /// The same for an [`Echo`], as a measure of the machine.
     echoes: Vec<Duration>,
+    /// Total time of the stalls, and that of the observation.
+    stalled: Duration,
+    lasted: Duration,
     before: Usage,
     highest: Usage,
     /// The longest time between two reports of each target, by target id.
@@ -124,6 +125,12 @@ impl Observations {
     /// do not depend on the broken storage, were at most one interval late. Threads and open files of the main
     /// process stayed constant. Each of `targets_broken` may have one child, which may hang.
     pub fn assert_bounded(&self, others: &[&Target], interval: Duration, targets_broken: usize, children_hang: bool) {
+        assert!(
+            self.stalled < self.lasted / 2,
+            "stalled for {:?} of {:?}: this lab shows nothing",
+            self.stalled,
+            self.lasted
+        );
         let has_many = children_hang && targets_broken >= MANY;
         let p99_max = if has_many { P99_MANY_MAX } else { P99_MAX };
         let slow_answer_max = if children_hang { SLOW_ANSWER_STARTING_MAX } else { SLOW_ANSWER_MAX };
@@ -184,12 +191,14 @@ fn poll(ends: &Arc<AtomicBool>) -> Observations {
     let (mut answers, mut echoes) = (Vec::new(), Vec::new());
     let mut seen = Observations {
         answers: Vec::new(),
-        stalled: Duration::ZERO,
         echoes: Vec::new(),
+        stalled: Duration::ZERO,
+        lasted: Duration::ZERO,
         before: usage,
         highest: usage,
         gaps: BTreeMap::new(),
     };
+    let started = Instant::now();
     let stalls = thread::spawn({
         let ends = ends.clone();
         move || stalls(&ends)
@@ -222,6 +231,7 @@ fn poll(ends: &Arc<AtomicBool>) -> Observations {
         thread::sleep(POLL_EVERY.saturating_sub(began.elapsed()));
     }
     let stalls = stalls.join().expect("the ticks");
+    seen.lasted = started.elapsed();
     seen.stalled = stalls.iter().map(|stall| stall.end - stall.start).sum();
     seen.answers = answers.iter().map(|answer| without(&stalls, answer)).collect();
     seen.echoes = echoes.iter().map(|echo| without(&stalls, echo)).collect();
