@@ -48,7 +48,7 @@ pub async fn answers_nfs(address: &str, port: u16, version: NfsVersion, deadline
 
 /// Verifies that a connected server answers NFS.
 async fn pinged(
-    connecting: Checked<Connected>,
+    connecting: Checked<Connected<impl Into<Records>>>,
     port: u16,
     version: NfsVersion,
     end: Instant,
@@ -58,13 +58,14 @@ async fn pinged(
         Ok(connected) => connected,
         Err(checked) => return checked,
     };
-    let peer = match stream.peer_addr() {
+    let connection = stream.into();
+    let peer = match connection.server() {
         Ok(peer) => peer,
         // The connection has already ended. The call below reports how.
         Err(_) => std::net::SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port),
     };
     let left = end.saturating_duration_since(Instant::now());
-    match nfs::ping(stream, version, left).await {
+    match nfs::ping(connection, version, left).await {
         Ok(connection) => Checked::passed((NfsServer { address: peer.ip(), addresses }, connection))
             .detail(format!("{peer} answers NFS"))
             .with_warnings(warnings),

@@ -22,9 +22,9 @@ pub const ADDRESSES_TRIED: usize = 8;
 
 /// A connection, and all addresses of the name.
 #[derive(Debug)]
-pub struct Connected {
+pub struct Connected<S = TcpStream> {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: S,
     /// Every address of the name, at most [`ADDRESSES_MAX`](crate::sys::resolve::ADDRESSES_MAX). If the name is an
     /// address, that address.
     pub addresses: Vec<IpAddr>,
@@ -40,12 +40,12 @@ pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checke
 }
 
 /// The same with another way to connect a socket to an address, which a caller may drop at any time.
-pub(super) async fn tcp_connect_by<C: Future<Output = io::Result<TcpStream>>>(
+pub(super) async fn tcp_connect_by<S, C: Future<Output = io::Result<S>>>(
     connect: impl Fn(SocketAddr) -> C,
     address: &str,
     port: u16,
     deadline: Duration,
-) -> Checked<Connected> {
+) -> Checked<Connected<S>> {
     let ends = Instant::now() + deadline;
     let mut addresses = match STORAGE.resolve(address, ends).await {
         Ok(addresses) => addresses,
@@ -57,14 +57,14 @@ pub(super) async fn tcp_connect_by<C: Future<Output = io::Result<TcpStream>>>(
 }
 
 /// Connects to one of the addresses of `name`.
-async fn connect_any<C: Future<Output = io::Result<TcpStream>>>(
+async fn connect_any<S, C: Future<Output = io::Result<S>>>(
     connect: impl Fn(SocketAddr) -> C,
     name: &str,
     port: u16,
     addresses: &[SocketAddr],
     deadline: Duration,
     ends: Instant,
-) -> Checked<Connected> {
+) -> Checked<Connected<S>> {
     let tried = &addresses[..addresses.len().min(ADDRESSES_TRIED)];
     let mut failure: Option<(SocketAddr, io::Error)> = None;
     let mut silent = Vec::new();

@@ -53,8 +53,8 @@ impl BoundedCalls {
     }
 
     pub(super) async fn connect(&self, service: &'static str, address: SocketAddr) -> Result<Records, NfsError> {
-        let stream = self.within(service, "connect", transport::connect(address)).await?;
-        stream.map(Records::new).map_err(|source| NfsError::Connect { service, address, source })
+        let connection = self.within(service, "connect", transport::connect(address)).await?;
+        connection.map_err(|source| NfsError::Connect { service, address, source })
     }
 
     pub(super) async fn call<T>(

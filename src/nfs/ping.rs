@@ -6,7 +6,6 @@ use nfs3_client::RpcError;
 use nfs3_client::rpc::RpcClient;
 use nfs3_types::nfs3;
 use nfs3_types::xdr_codec::Void;
-use tokio::net::TcpStream;
 
 use super::error::NfsError;
 use super::transport::Records;
@@ -23,15 +22,14 @@ const NULL_PROCEDURE: u32 = 0;
 /// # Errors
 /// [`NfsError`] when no answer comes within `deadline`, or the server does not provide this version. If the version
 /// is negotiated, every version that Linux mounts is accepted.
-pub async fn ping(stream: TcpStream, version: NfsVersion, deadline: Duration) -> Result<Records, NfsError> {
+pub async fn ping(mut connection: Records, version: NfsVersion, deadline: Duration) -> Result<Records, NfsError> {
     let requested = version.rpc_version();
-    let mut records = Records::new(stream);
-    let mut client = RpcClient::new(&mut records);
+    let mut client = RpcClient::new(&mut connection);
     let call = client.call::<Void, Void>(nfs3::PROGRAM, requested, NULL_PROCEDURE, &Void);
     match tokio::time::timeout(deadline, call).await {
         Err(_) => Err(NfsError::TimedOut { service: SERVICE, call: CALL, after: deadline }),
-        Ok(Ok(_)) => Ok(records),
-        Ok(Err(RpcError::ProgMismatch { high: 3, .. })) if version == NfsVersion::Negotiated => Ok(records),
+        Ok(Ok(_)) => Ok(connection),
+        Ok(Err(RpcError::ProgMismatch { high: 3, .. })) if version == NfsVersion::Negotiated => Ok(connection),
         Ok(Err(error)) => Err(NfsError::call(SERVICE, CALL, requested, error)),
     }
 }

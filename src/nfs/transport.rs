@@ -6,10 +6,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use nfs3_client::io::{AsyncRead, AsyncWrite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// Longest accepted reply, in bytes. The longest expected ones contain a page of data, or part of a directory.
@@ -29,6 +32,15 @@ const VERIFIER_LENGTH_AT: std::ops::Range<usize> = 16..20;
 /// kernel does (`sunrpc.min_resvport` and `max_resvport`).
 const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 665..=1023;
 
+/// Connections of the agent from [`RESERVED_PORTS`] at the same time. The kernel needs the others to mount, and the
+/// search for a free one stays short.
+const RESERVED_CONNECTIONS_MAX: usize = 320;
+
+/// Longest wait for another connection to end when there are [`RESERVED_CONNECTIONS_MAX`].
+const RESERVED_PORT_WAIT: Duration = Duration::from_millis(200);
+
+static RESERVED_CONNECTIONS: Semaphore = Semaphore::const_new(RESERVED_CONNECTIONS_MAX);
+
 /// Bit of a record mark for the last fragment of a record.
 const LAST_FRAGMENT: u32 = 0x8000_0000;
 
@@ -41,11 +53,23 @@ pub struct Records {
     stream: TcpStream,
     /// A received record. The decoder has consumed only its length.
     received: Option<Vec<u8>>,
+    /// Counts the connection if its source port is reserved.
+    _reserved: Option<SemaphorePermit<'static>>,
+}
+
+impl From<TcpStream> for Records {
+    fn from(stream: TcpStream) -> Self {
+        Self { stream, received: None, _reserved: None }
+    }
 }
 
 impl Records {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, received: None }
+    /// Address and port of the server.
+    ///
+    /// # Errors
+    /// Of getpeername(2), when the connection has ended.
+    pub fn server(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
     }
 }
 
@@ -149,11 +173,22 @@ fn invalid(detail: &'static str) -> io::Error {
 }
 
 /// Connects from a reserved source port, which exports require unless they are `insecure`. Uses another port if this
-/// process may not use a reserved one, or all are in use. The caller sets the deadline.
+/// process may not use a reserved one, all are in use, or the agent uses [`RESERVED_CONNECTIONS_MAX`] for longer than
+/// [`RESERVED_PORT_WAIT`]. The caller sets the deadline.
 ///
 /// # Errors
 /// Of connect(2).
-pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+pub async fn connect(address: SocketAddr) -> io::Result<Records> {
+    if let Ok(Ok(permit)) = timeout(RESERVED_PORT_WAIT, RESERVED_CONNECTIONS.acquire()).await
+        && let Some(stream) = connect_from_reserved_port(address).await?
+    {
+        return Ok(Records { _reserved: Some(permit), ..Records::from(stream) });
+    }
+    TcpStream::connect(address).await.map(Records::from)
+}
+
+/// Returns no connection if there is no port for it.
+async fn connect_from_reserved_port(address: SocketAddr) -> io::Result<Option<TcpStream>> {
     let any = match address.ip() {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -161,23 +196,23 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     // The first port is random, so that two targets rarely try the same ports.
     let count = RESERVED_PORTS.end() - RESERVED_PORTS.start() + 1;
     let (_, begin, ..) = Uuid::new_v4().as_fields();
+    let mut socket = new_socket(address)?;
     for offset in 0..count {
         let port = RESERVED_PORTS.start() + (begin % count + offset) % count;
-        let socket = socket(address)?;
         match socket.bind(SocketAddr::new(any, port)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
             Err(_) => break,
         }
         match socket.connect(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
-            outcome => return outcome,
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => socket = new_socket(address)?,
+            outcome => return outcome.map(Some),
         }
     }
-    socket(address)?.connect(address).await
+    Ok(None)
 }
 
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Otherwise a port stays in TIME_WAIT for a minute after each use, and there are only 359.
     socket.set_zero_linger()?;
@@ -213,6 +248,32 @@ mod tests {
         assert_eq!(endless.kind(), io::ErrorKind::InvalidData);
         let cut = read(fragments(&[4, 4])[..10].to_vec()).await.expect_err("cut");
         assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn connections_from_reserved_ports_are_bounded() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let connected = async || {
+            let (connection, _) = tokio::join!(connect(address), listener.accept());
+            connection.expect("connected")
+        };
+        let is_reserved = |connection: &Records| {
+            let port = connection.stream.local_addr().expect("an address").port();
+            assert_eq!(connection._reserved.is_some(), RESERVED_PORTS.contains(&port));
+            connection._reserved.is_some()
+        };
+        let may_reserve = nix::unistd::geteuid().is_root();
+
+        let permits = RESERVED_CONNECTIONS.acquire_many(RESERVED_CONNECTIONS_MAX as u32 - 1).await.expect("open");
+        let last = connected().await;
+        assert_eq!(is_reserved(&last), may_reserve);
+        let further = connected().await;
+        assert!(!may_reserve || !is_reserved(&further));
+        let (waiting, ()) = tokio::join!(connected(), async { drop(last) });
+        assert_eq!(is_reserved(&waiting), may_reserve);
+        drop((permits, waiting, further));
+        assert_eq!(RESERVED_CONNECTIONS.available_permits(), RESERVED_CONNECTIONS_MAX);
     }
 
     #[test]

@@ -122,7 +122,8 @@ extern "C" fn unmap_object(
     let page = procfs::page_size() as usize;
     let unchanged = headers.iter().filter(|one| one.p_type == nix::libc::PT_LOAD && one.p_flags & nix::libc::PF_W == 0);
     for header in unchanged {
-        let address = base as usize + header.p_vaddr as usize;
+        // The base of an object below its linked address is a negative number, as that of a vDSO can be.
+        let address = (base as usize).wrapping_add(header.p_vaddr as usize);
         let begin = address / page * page;
         let length = address + header.p_memsz as usize - begin;
         // SAFETY: the kernel reads unchanged pages of a file again when they are accessed.
