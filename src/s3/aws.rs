@@ -3,8 +3,9 @@
 //! A client is created at the first probe: an agent without buckets does not read the system's certificate
 //! authorities. Every probe re-reads the credentials and the CA bundle, so rotated keys and certificates take
 //! effect without a restart. Client and connections are kept while credentials and CA bundle stay the same. Targets
-//! with the same client key share them ([`clients`]). The SDK's retries are off, because the next probe is the retry.
+//! with the same client key share them ([`clients`]). Requests use the parts of the SDK without its client ([`request`]).
 
+mod address;
 mod answer;
 mod bucket;
 mod clients;
@@ -15,7 +16,10 @@ mod errors;
 pub(crate) mod fake_service;
 mod handshake;
 mod objects;
+mod operation;
 mod pages;
+mod request;
+mod sender;
 mod shared_files;
 mod trust;
 mod xml;
@@ -24,16 +28,14 @@ use std::sync::Arc;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::ProvideRegion as _;
-use aws_sdk_s3::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
-use http::Uri;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
 
 use super::failure::S3Failure;
-use crate::model::cause::innermost_cause;
 use crate::model::report::CertificateEnd;
 use crate::model::settings::{S3AccessRule, S3Addressing, S3CredentialSource};
 use crate::model::{BucketSecret, S3Endpoint, S3Location};
+use address::BucketAddress;
 use bucket::StatsParameter;
 use clients::{ClientKey, SharedClient};
 use credentials::ClientSource;
@@ -54,6 +56,8 @@ pub struct BucketConnector {
     location: S3Location,
     pool: Arc<ClientPool>,
     client: Option<Arc<SharedClient>>,
+    /// Latest address, with the addressing and the region that it belongs to.
+    address: Option<(S3Addressing, String, Arc<BucketAddress>)>,
     stats: StatsParameter,
     requests: RequestCounter,
 }
@@ -64,7 +68,7 @@ impl BucketConnector {
     pub fn new(location: S3Location, pool: &Arc<ClientPool>) -> Self {
         let stats = StatsParameter::new(&location);
         let requests = RequestCounter::new(pool.operations().clone());
-        Self { location, pool: pool.clone(), client: None, stats, requests }
+        Self { location, pool: pool.clone(), client: None, address: None, stats, requests }
     }
 
     /// Returns the counter of requests for the bucket.
@@ -73,27 +77,29 @@ impl BucketConnector {
         &self.requests
     }
 
-    /// Returns the host and port to which the SDK sends requests for the bucket under a rule. Despite
-    /// `addressing = "virtual"` the SDK addresses some buckets by path, such as those of an endpoint that is an IP
-    /// address.
+    /// Returns the host and port to which requests for the bucket are sent under a rule.
     ///
     /// # Errors
     /// [`S3Failure::Agent`] when the SDK has no address for the bucket.
-    pub async fn service_address(&self, rule: Option<&S3AccessRule>, region: &str) -> Result<(String, u16), S3Failure> {
-        let params = Params::builder()
-            .bucket(self.location.bucket())
-            .region(region)
-            .set_endpoint(self.location.endpoint().map(S3Endpoint::url))
-            .force_path_style(addressing(rule) == S3Addressing::Path)
-            .build();
-        let unknown = |error: &dyn std::error::Error| S3Failure::Agent(innermost_cause(error));
-        let params = params.map_err(|error| unknown(&error))?;
-        let endpoint = DefaultResolver::new().resolve_endpoint(&params).await;
-        let endpoint = endpoint.map_err(|error| unknown(&*error))?;
-        let url: Uri = endpoint.url().parse().map_err(|error| unknown(&error))?;
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
-        Ok((host, port))
+    pub async fn service_address(
+        &mut self,
+        rule: Option<&S3AccessRule>,
+        region: &str,
+    ) -> Result<(String, u16), S3Failure> {
+        self.address(addressing(rule), region).await?.host_and_port()
+    }
+
+    /// Returns the address of the bucket. It is resolved once, because the rules of the SDK take time.
+    async fn address(&mut self, addressing: S3Addressing, region: &str) -> Result<Arc<BucketAddress>, S3Failure> {
+        if let Some((known_addressing, known_region, address)) = &self.address
+            && *known_addressing == addressing
+            && known_region == region
+        {
+            return Ok(address.clone());
+        }
+        let address = Arc::new(BucketAddress::resolve(&self.location, addressing, region).await?);
+        self.address = Some((addressing, region.to_owned(), address.clone()));
+        Ok(address)
     }
 
     /// Returns the host and port of the proxy for this address, if there is one.
@@ -135,7 +141,7 @@ impl BucketConnector {
     /// that of the secret.
     ///
     /// # Errors
-    /// [`S3Failure::Tls`] for a CA bundle that cannot be used, [`S3Failure::NoCredentials`].
+    /// [`S3Failure::Tls`] for a CA bundle that cannot be used, [`S3Failure::NoCredentials`], [`S3Failure::Agent`].
     pub async fn connect(
         &mut self,
         rule: Option<&S3AccessRule>,
@@ -159,8 +165,10 @@ impl BucketConnector {
             None => self.pool.client(&key)?,
         };
         let connected = self.client.insert(client).connected().await?;
+        let address = self.address(addressing(rule), region).await?;
         let put_headers = rule.map(|rule| rule.put_headers.clone()).unwrap_or_default();
-        Ok(AwsBucket::new(connected, &self.location, self.stats.clone(), self.requests.clone(), put_headers))
+        let (stats, requests) = (self.stats.clone(), self.requests.clone());
+        Ok(AwsBucket::new(connected, (&self.location, region), address, stats, requests, put_headers))
     }
 }
 

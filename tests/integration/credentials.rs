@@ -84,6 +84,13 @@ async fn region_comes_from_the_environment_or_the_profile_even_with_an_endpoint(
 }
 
 #[tokio::test]
+async fn requests_are_sent_when_aws_execution_env_is_not_a_header() {
+    let mut workspace = Workspace::new();
+    workspace.set_env("AWS_EXECUTION_ENV", "two\nlines");
+    assert_eq!(signed_region(&workspace).await, "us-east-1");
+}
+
+#[tokio::test]
 async fn changed_profile_is_read_again() {
     let s3 = s3().await;
     let workspace = Workspace::new();

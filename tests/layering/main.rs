@@ -48,9 +48,12 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("aws_sdk_s3", &["s3/aws.rs", "s3/aws/"]),
     ("aws_config", &["s3/aws.rs", "s3/aws/credentials.rs", "s3/aws/shared_files.rs"]),
     ("aws_credential_types", &["s3/aws/clients.rs", "s3/aws/credentials.rs"]),
-    ("aws_smithy_http_client", &["s3/aws/trust.rs", "s3/aws/fake_service.rs"]),
+    ("aws_runtime", &["s3/aws/request.rs"]),
+    ("aws_sigv4", &["s3/aws/sender.rs"]),
+    ("aws_smithy_http_client", &["s3/aws/clients.rs", "s3/aws/trust.rs", "s3/aws/fake_service.rs"]),
     ("aws_smithy_runtime_api", &["s3/aws.rs", "s3/aws/"]),
-    ("aws_smithy_types", &["s3/aws/answer.rs", "s3/aws/count.rs", "s3/aws/xml.rs"]),
+    ("aws_smithy_types", &["s3/aws/address.rs", "s3/aws/answer.rs", "s3/aws/operation.rs", "s3/aws/request.rs"]),
+    ("aws_types", &["s3/aws/request.rs"]),
     ("maud", &["api/ui.rs", "api/ui/", "fleet/ui.rs", "fleet/ui/"]),
     ("prometheus_client", &["api/metrics.rs", "api/metrics/"]),
     ("xmlparser", &["s3/aws/xml.rs"]),
@@ -103,6 +106,8 @@ const SAME_TEXT_AS_A_KIND: &[(&str, &str)] = &[
     ("cli/manual.rs", "the manual page nfs(5)"),
     ("model/export/nfs.rs", "the scheme of a URL"),
     ("model/export/s3.rs", "the first label of a host name of AWS"),
+    ("s3/aws/address.rs", "the service that a signature is for"),
+    ("s3/aws/request.rs", "the API that User-Agent names"),
     ("sys/mount_table/table.rs", "the type of a file system"),
 ];
 

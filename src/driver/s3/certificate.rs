@@ -1,9 +1,9 @@
 //! When the certificates of a service end.
 //!
-//! The SDK's client does not show the chain that a service presents, so a handshake without a request reads it. It runs
-//! beside the requests of the check `bucket`. A routine probe does that once an hour, and at every probe when the end
-//! is near, so that a renewal ends the warning. A requested check always does it. A failed handshake is neither a
-//! failure nor a warning: the end is then unknown.
+//! The connector of the SDK does not show the chain that a service presents, so a handshake without a request reads it.
+//! It runs beside the requests of the check `bucket`. A routine probe does that once an hour, and at every probe when
+//! the end is near, so that a renewal ends the warning. A requested check always does it. A failed handshake is neither
+//! a failure nor a warning: the end is then unknown.
 
 use std::time::{Duration, Instant};
 

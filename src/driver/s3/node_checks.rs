@@ -118,7 +118,7 @@ impl NodeChecks {
         let Input { location, settings, rule, depth, .. } = input;
         let deadline = settings.probe.deadline;
         let mut service = None;
-        let connector = &self.connector;
+        let connector = &mut self.connector;
         let credentials = self.credentials.read(input).await;
         let secret = credentials.secret();
         let known = secret.ok().flatten();
@@ -261,7 +261,7 @@ impl NodeChecks {
 type Address = (Option<(String, u16)>, String, u16);
 
 async fn address(
-    connector: &BucketConnector,
+    connector: &mut BucketConnector,
     rule: Option<&S3AccessRule>,
     region: Option<&String>,
 ) -> Result<Address, S3Failure> {
@@ -276,8 +276,8 @@ async fn address(
 /// # Errors
 /// The sentence of the check `reachable`.
 pub(super) async fn contacted_host(location: &S3Location, rule: Option<&S3AccessRule>) -> Result<String, String> {
-    let connector = BucketConnector::new(location.clone(), &Arc::default());
-    match address(&connector, rule, region(rule, None).await.ok().as_ref()).await {
+    let mut connector = BucketConnector::new(location.clone(), &Arc::default());
+    match address(&mut connector, rule, region(rule, None).await.ok().as_ref()).await {
         Ok((Some((proxy, _)), ..)) => Ok(proxy),
         Ok((None, host, _)) => Ok(host),
         Err(failure) => Err(failure.finding(location).message),

@@ -1,22 +1,27 @@
-//! Calls on one bucket, through the SDK.
+//! Calls on one bucket.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::client::customize::CustomizableOperation;
+use aws_sdk_s3::operation::get_bucket_location::{GetBucketLocation, GetBucketLocationInput};
+use aws_sdk_s3::operation::get_bucket_versioning::{GetBucketVersioning, GetBucketVersioningInput};
+use aws_sdk_s3::operation::get_object_lock_configuration::{
+    GetObjectLockConfiguration, GetObjectLockConfigurationInput,
+};
+use aws_sdk_s3::operation::head_bucket::{HeadBucket, HeadBucketInput};
+use aws_sdk_s3::operation::list_objects_v2::{ListObjectsV2, ListObjectsV2Input};
 use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
 use jiff::Timestamp;
 
-use super::answer::{HeadHeaders, NoteSignedRegion, ReadHeaders, ServiceDate};
+use super::address::BucketAddress;
+use super::answer::{ClockOffset, is_html, usage};
 use super::clients::SigningClient;
 use super::count::RequestCounter;
 use super::credentials::Renewal;
-use super::errors::failure;
-use super::xml::RequireWellFormedXml;
+use super::sender::RequestSender;
 use crate::model::{LockMode, S3Location};
 use crate::s3::bucket::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, Versioning};
 use crate::s3::failure::S3Failure;
@@ -43,17 +48,17 @@ impl StatsParameter {
     }
 }
 
-/// One bucket through the SDK, with the credentials of one probe.
+/// One bucket, with the credentials of one probe.
 #[derive(Clone)]
 pub struct AwsBucket {
-    pub(super) client: Client,
+    pub(super) sender: Arc<RequestSender>,
     pub(super) bucket: String,
     access_key_id: String,
     credentials_expire_at: Option<Timestamp>,
     renewal: Renewal,
     stats: StatsParameter,
-    clock: ServiceDate,
-    requests: RequestCounter,
+    pub(super) clock: ClockOffset,
+    pub(super) requests: RequestCounter,
     exposed: Option<PathBuf>,
     /// Headers of each PUT of an object.
     pub(super) put_headers: Arc<BTreeMap<String, String>>,
@@ -78,19 +83,25 @@ impl AwsBucket {
 
     pub(super) fn new(
         connected: SigningClient,
-        location: &S3Location,
+        (location, region): (&S3Location, &str),
+        address: Arc<BucketAddress>,
         stats: StatsParameter,
         requests: RequestCounter,
         put_headers: Arc<BTreeMap<String, String>>,
     ) -> Self {
         Self {
-            client: connected.client,
+            sender: Arc::new(RequestSender {
+                connector: connected.connector,
+                identity: connected.identity,
+                region: region.to_owned(),
+                address,
+            }),
             bucket: location.bucket().to_owned(),
             access_key_id: connected.credentials.access_key_id().to_owned(),
             credentials_expire_at: connected.credentials.expiry().and_then(|end| Timestamp::try_from(end).ok()),
             renewal: connected.renewal,
             stats,
-            clock: ServiceDate::default(),
+            clock: ClockOffset::default(),
             requests,
             exposed: connected.exposed,
             put_headers,
@@ -99,43 +110,32 @@ impl AwsBucket {
 
     /// HEAD bucket, with or without the parameter that asks Ceph for the usage.
     async fn head(&self, asks_for_stats: bool) -> Result<BucketUsage, S3Failure> {
-        let headers = Arc::new(Mutex::new(HeadHeaders::default()));
-        self.instrumented(self.client.head_bucket().bucket(&self.bucket).customize())
-            .mutate_request(move |request| {
-                if asks_for_stats {
-                    let separator = if request.uri().contains('?') { '&' } else { '?' };
-                    let uri = format!("{}{separator}read-stats", request.uri());
-                    let _kept_on_error = request.set_uri(uri);
-                }
-            })
-            .interceptor(ReadHeaders(headers.clone()))
-            .send()
-            .await
-            .map_err(|error| match failure(error) {
-                // A failed HEAD has no code. The SDK derives one from the status.
-                S3Failure::Service { status, region, leads_to, clock_ahead_seconds, .. } => {
-                    S3Failure::service(status, None, region.as_deref())
-                        .with_headers(clock_ahead_seconds, leads_to.as_deref())
-                }
-                other => other,
-            })?;
-        let headers = std::mem::take(&mut *headers.lock().unwrap_or_else(PoisonError::into_inner));
-        if headers.is_html {
+        let input = HeadBucketInput::builder().bucket(&self.bucket).build();
+        let mut request = self.request::<HeadBucket>(input)?;
+        if asks_for_stats {
+            let separator = if request.http.uri().contains('?') { '&' } else { '?' };
+            let uri = format!("{}{separator}read-stats", request.http.uri());
+            let _kept_on_error = request.http.set_uri(uri);
+        }
+        let answer = request.send().await.map_err(|failure| match failure {
+            // A failed HEAD has no code. The SDK derives one from the status.
+            S3Failure::Service { status, region, leads_to, clock_ahead_seconds, .. } => {
+                S3Failure::service(status, None, region.as_deref())
+                    .with_headers(clock_ahead_seconds, leads_to.as_deref())
+            }
+            other => other,
+        })?;
+        if is_html(&answer.http) {
             return Err(S3Failure::WebPage);
         }
-        Ok(BucketUsage { clock_ahead_seconds: self.clock_ahead_seconds(), ..headers.usage })
-    }
-
-    /// Adds the interceptors of this bucket to a call. The client is shared with other buckets.
-    pub(super) fn instrumented<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
-        call.interceptor(self.clock.clone()).interceptor(self.requests.clone()).interceptor(NoteSignedRegion)
+        Ok(BucketUsage { clock_ahead_seconds: self.clock_ahead_seconds(), ..usage(&answer.http) })
     }
 
     /// Returns the same bucket for calls outside probes. Their requests do not count as requests of probes, and their
     /// answers do not change the offset of the service's clock.
     #[must_use]
     pub fn for_background(&self) -> Self {
-        Self { clock: ServiceDate::default(), requests: self.requests.for_background(), ..self.clone() }
+        Self { clock: ClockOffset::default(), requests: self.requests.for_background(), ..self.clone() }
     }
 
     /// Returns the file with the secret of the credentials, if other users of this host may read or change it.
@@ -188,19 +188,19 @@ impl BucketApi for AwsBucket {
     }
 
     async fn bucket_location(&self) -> Result<(), S3Failure> {
-        let call = self.client.get_bucket_location().bucket(&self.bucket).customize();
-        self.instrumented(call).send().await.map(|_| ()).map_err(failure)
+        let input = GetBucketLocationInput::builder().bucket(&self.bucket).build();
+        self.request::<GetBucketLocation>(input)?.send().await.map(|_| ())
     }
 
     async fn list_below(&self, prefix: &str) -> Result<(), S3Failure> {
-        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1);
-        self.instrumented(list.customize()).send().await.map(|_| ()).map_err(failure)
+        let list = ListObjectsV2Input::builder().bucket(&self.bucket).prefix(prefix).max_keys(1).build();
+        self.request::<ListObjectsV2>(list)?.send().await.map(|_| ())
     }
 
     async fn versioning(&self) -> Result<Versioning, S3Failure> {
-        let call = self.client.get_bucket_versioning().bucket(&self.bucket).customize();
-        let answer = self.instrumented(call).interceptor(RequireWellFormedXml).send().await.map_err(failure)?;
-        match answer.status() {
+        let input = GetBucketVersioningInput::builder().bucket(&self.bucket).build();
+        let answer = self.request::<GetBucketVersioning>(input)?.requiring_xml().send().await?;
+        match answer.content.status() {
             None => Ok(Versioning::Off),
             Some(BucketVersioningStatus::Enabled) => Ok(Versioning::Enabled),
             Some(BucketVersioningStatus::Suspended) => Ok(Versioning::Suspended),
@@ -209,15 +209,15 @@ impl BucketApi for AwsBucket {
     }
 
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure> {
-        let call = self.client.get_object_lock_configuration().bucket(&self.bucket).customize();
-        let answer = match self.instrumented(call).interceptor(RequireWellFormedXml).send().await.map_err(failure) {
+        let input = GetObjectLockConfigurationInput::builder().bucket(&self.bucket).build();
+        let answer = match self.request::<GetObjectLockConfiguration>(input)?.requiring_xml().send().await {
             Ok(answer) => answer,
             Err(S3Failure::Service { code: Some(code), .. }) if code == "ObjectLockConfigurationNotFoundError" => {
                 return Ok(ObjectLock { enabled: Some(false), default_retention: None });
             }
             Err(failure) => return Err(failure),
         };
-        let configuration = answer.object_lock_configuration();
+        let configuration = answer.content.object_lock_configuration();
         Ok(ObjectLock {
             enabled: Some(
                 configuration

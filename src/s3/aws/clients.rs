@@ -10,18 +10,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{
-    BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
-};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_sdk_s3::config::Region;
+use aws_smithy_http_client::tls::TlsContext;
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector};
+use aws_smithy_runtime_api::client::identity::Identity;
 use rustls::ClientConfig;
 
 use super::count::OperationTally;
 use super::credentials::{ClientSource, Renewal};
-use super::{answer, credentials, trust};
+use super::{credentials, trust};
 use crate::model::S3Endpoint;
 use crate::model::settings::S3Addressing;
 use crate::s3::failure::S3Failure;
@@ -81,6 +78,9 @@ pub(super) struct SharedClient {
     /// Key of the client.
     pub(super) key: ClientKey,
     http_client: SharedHttpClient,
+    context: TlsContext,
+    /// Connections of requests, from the first probe on.
+    connector: OnceLock<SharedHttpConnector>,
     /// Configuration of handshakes without a request, from the first one on. `None` inside: it cannot be made.
     handshake: OnceLock<Option<Arc<ClientConfig>>>,
     latest: tokio::sync::Mutex<Option<Loaded>>,
@@ -94,11 +94,13 @@ struct Loaded {
     outcome: Result<SigningClient, S3Failure>,
 }
 
-/// SDK client with the credentials that it signs with.
+/// Connections, and the credentials that requests are signed with.
 #[derive(Clone)]
 pub(super) struct SigningClient {
-    pub(super) client: Client,
+    pub(super) connector: SharedHttpConnector,
     pub(super) credentials: Credentials,
+    /// The same credentials for the signer.
+    pub(super) identity: Identity,
     /// File with their secret that other users may read.
     pub(super) exposed: Option<PathBuf>,
     pub(super) renewal: Renewal,
@@ -113,8 +115,10 @@ impl std::fmt::Debug for SharedClient {
 impl SharedClient {
     fn new(key: ClientKey) -> Result<Self, S3Failure> {
         let plain = key.endpoint.as_ref().is_some_and(|endpoint| !endpoint.is_tls());
-        let http_client = trust::http_client(plain, key.ca_bundle.as_deref())?;
-        Ok(Self { key, http_client, handshake: OnceLock::new(), latest: tokio::sync::Mutex::default() })
+        let context = trust::tls_context(plain, key.ca_bundle.as_deref())?;
+        let http_client = trust::http_client(context.clone());
+        let (connector, handshake) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { key, http_client, context, connector, handshake, latest: tokio::sync::Mutex::default() })
     }
 
     /// Returns a TLS configuration that trusts the same authorities. `None` if it cannot be made.
@@ -170,9 +174,10 @@ impl SharedClient {
             }
             return SigningClient { exposed, ..known };
         }
-        let client = self.client(Region::new(self.key.region.clone()), credentials.clone());
         let renewal = Renewal::at_first_read(credentials.expiry(), SystemTime::now());
-        SigningClient { client, credentials, exposed, renewal }
+        let identity = Identity::from(credentials.clone());
+        let connector = self.connector.get_or_init(|| trust::connector(&self.context)).clone();
+        SigningClient { connector, credentials, identity, exposed, renewal }
     }
 
     /// Asks the source for newer credentials if that is due. No probe waits for the answer, and a failure changes
@@ -194,28 +199,6 @@ impl SharedClient {
                 *known = shared.signing(Some(known.clone()), credentials, exposed);
             }
         });
-    }
-
-    fn client(&self, region: Region, credentials: Credentials) -> Client {
-        let mut config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(region)
-            .credentials_provider(credentials)
-            .http_client(self.http_client.clone())
-            .force_path_style(self.key.addressing == S3Addressing::Path)
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::disabled())
-            // Otherwise the SDK would sign with the service's time and hide a clock skew that makes other software
-            // fail.
-            .disable_clock_skew_correction(true)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .interceptor(answer::LimitAnswer);
-        if let Some(endpoint) = &self.key.endpoint {
-            config = config.endpoint_url(endpoint.url());
-        }
-        Client::from_conf(config.build())
     }
 }
 

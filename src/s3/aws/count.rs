@@ -1,18 +1,8 @@
 //! Counters of requests: the requests for each bucket, and all operations with their results.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::{
-    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
-};
-use aws_smithy_runtime_api::client::orchestrator::Metadata;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 
 use crate::model::tally::{Tally, status_class};
 
@@ -45,24 +35,22 @@ pub type OperationTally = Tally<(&'static str, &'static str)>;
 
 /// A request that was sent. It is counted on drop, so that a request counts even if the caller stops waiting for it.
 #[derive(Debug)]
-struct Transmission {
+pub(super) struct Transmission {
     operations: Arc<OperationTally>,
     operation: &'static str,
-    /// Status of the answer. 0 without an answer.
-    status: AtomicU16,
+    status: Option<u16>,
 }
 
-impl Storable for Transmission {
-    type Storer = StoreReplace<Self>;
+impl Transmission {
+    /// Records the status of the answer.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.status = Some(status);
+    }
 }
 
 impl Drop for Transmission {
     fn drop(&mut self) {
-        let class = match self.status.load(Ordering::Relaxed) {
-            0 => "none",
-            status => status_class(status),
-        };
-        self.operations.count((self.operation, class));
+        self.operations.count((self.operation, self.status.map_or("none", status_class)));
     }
 }
 
@@ -138,40 +126,15 @@ impl RequestCounter {
         self.counts().last_hour(Instant::now())
     }
 
+    /// Counts a request that is sent now.
+    pub(super) fn begin(&self, name: &str) -> Transmission {
+        self.counts().add(Instant::now(), self.is_background);
+        let operation = OPERATIONS.iter().copied().find(|known| *known == name).unwrap_or(OTHER_OPERATION);
+        Transmission { operations: self.operations.clone(), operation, status: None }
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Intercept for RequestCounter {
-    fn name(&self) -> &'static str {
-        "RequestCounter"
-    }
-
-    fn read_before_transmit(
-        &self,
-        _: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        self.counts().add(Instant::now(), self.is_background);
-        let name = config.load::<Metadata>().map_or("", |metadata| metadata.name());
-        let operation = OPERATIONS.iter().copied().find(|known| *known == name).unwrap_or(OTHER_OPERATION);
-        let operations = self.operations.clone();
-        config.interceptor_state().store_put(Transmission { operations, operation, status: AtomicU16::new(0) });
-        Ok(())
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        if let Some(sent) = config.load::<Transmission>() {
-            sent.status.store(context.response().status().as_u16(), Ordering::Relaxed);
-        }
-        Ok(())
     }
 }
 

@@ -1,11 +1,13 @@
-//! Errors of the SDK as an [`S3Failure`].
+//! Errors of requests as an [`S3Failure`].
 
-use aws_sdk_s3::config::Region;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use std::error::Error;
+
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use rustls::InvalidMessage;
 
-use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds, is_html};
+use super::answer::{clock_ahead_seconds, is_html};
 use crate::model::cause::innermost_cause;
 use crate::s3::failure::S3Failure;
 use crate::sys::resolve::ResolveError;
@@ -13,49 +15,41 @@ use crate::sys::resolve::ResolveError;
 /// Header with the region of a bucket.
 const BUCKET_REGION: &str = "x-amz-bucket-region";
 
-/// Converts an error of the SDK.
-pub(super) fn failure<E>(error: SdkError<E, HttpResponse>) -> S3Failure
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    failure_within(error, ANSWER_LIMIT_BYTES)
+/// Returns the failure of a request that has no answer.
+pub(super) fn unanswered(error: &ConnectorError, limit_bytes: usize) -> S3Failure {
+    transport(error, limit_bytes).unwrap_or_else(|| S3Failure::ConnectionBroken(innermost_cause(error)))
 }
 
-/// Converts an error of a call whose answer has this limit.
-pub(super) fn failure_within<E>(error: SdkError<E, HttpResponse>, limit_bytes: usize) -> S3Failure
+/// Returns the failure of an answer that cannot be read, and that has this limit.
+pub(super) fn unreadable(error: &(dyn Error + 'static), limit_bytes: usize) -> S3Failure {
+    transport(error, limit_bytes).unwrap_or_else(|| S3Failure::NotS3(innermost_cause(error)))
+}
+
+/// Returns the failure of an answer that the SDK has parsed as a refusal, or has not understood. `signed` is the region
+/// that the request was signed for. AWS and others name that region in answers that have nothing to do with it.
+pub(super) fn refused<E>(answer: &HttpResponse, told: &E, signed: &str, limit_bytes: usize) -> S3Failure
 where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
+    E: ProvideErrorMetadata + Error + 'static,
 {
-    if let SdkError::ServiceError(refusal) = &error {
-        let (raw, told) = (refusal.raw(), refusal.err());
-        let parsed = told.code().is_some() || !raw.status().is_success();
-        if parsed {
-            let body = raw.body().bytes().and_then(|body| std::str::from_utf8(body).ok()).unwrap_or_default();
-            if told.code().is_none() && names_tls_port(body) {
-                return S3Failure::PlainToTls;
-            }
-            let signed = raw.extension::<Region>().map(Region::as_ref);
-            let is_other = |region: &&str| Some(*region) != signed;
-            let region = raw.headers().get(BUCKET_REGION).filter(is_other);
-            let failure = S3Failure::service(raw.status().as_u16(), told.code(), region);
-            let leads_to = raw.headers().get("location").or_else(|| element(body, "Endpoint"));
-            let failure = failure.with_headers(clock_ahead_seconds(raw), leads_to);
-            return failure
-                .with_message(told.message().unwrap_or_default(), signed)
-                .with_region_element(element(body, "Region").filter(is_other));
-        }
-        if is_html(raw) {
+    if told.code().is_none() && answer.status().is_success() {
+        if is_html(answer) {
             return S3Failure::WebPage;
         }
         // The parser's message does not help an operator.
         let other = || S3Failure::NotS3("it is not the XML document that this request expects".to_owned());
         return transport(told, limit_bytes).unwrap_or_else(other);
     }
-    transport(&error, limit_bytes).unwrap_or_else(|| match &error {
-        SdkError::ConstructionFailure(_) => S3Failure::Agent(innermost_cause(&error)),
-        SdkError::ResponseError(_) => S3Failure::NotS3(innermost_cause(&error)),
-        _ => S3Failure::ConnectionBroken(innermost_cause(&error)),
-    })
+    let body = answer.body().bytes().and_then(|body| std::str::from_utf8(body).ok()).unwrap_or_default();
+    if told.code().is_none() && names_tls_port(body) {
+        return S3Failure::PlainToTls;
+    }
+    let is_other = |region: &&str| *region != signed;
+    let region = answer.headers().get(BUCKET_REGION).filter(is_other);
+    let leads_to = answer.headers().get("location").or_else(|| element(body, "Endpoint"));
+    S3Failure::service(answer.status().as_u16(), told.code(), region)
+        .with_headers(clock_ahead_seconds(answer), leads_to)
+        .with_message(told.message().unwrap_or_default(), Some(signed))
+        .with_region_element(element(body, "Region").filter(is_other))
 }
 
 /// Returns the text of the first element of this name in an error document, which is flat.
@@ -75,7 +69,7 @@ fn names_tls_port(body: &str) -> bool {
 }
 
 /// Converts the innermost cause of a known type.
-fn transport(error: &(dyn std::error::Error + 'static), limit_bytes: usize) -> Option<S3Failure> {
+fn transport(error: &(dyn Error + 'static), limit_bytes: usize) -> Option<S3Failure> {
     use std::io::ErrorKind;
     let mut found = None;
     let mut next = Some(error);

@@ -2,17 +2,20 @@
 
 use std::sync::{Arc, Mutex};
 
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
-use aws_smithy_http_client::Builder;
+use aws_sdk_s3::config::Credentials;
+use aws_smithy_http_client::Connector;
+use aws_smithy_runtime_api::client::http::SharedHttpConnector;
+use aws_smithy_runtime_api::client::identity::Identity;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::address::BucketAddress;
 use super::bucket::{AwsBucket, StatsParameter};
 use super::clients::SigningClient;
 use super::count::RequestCounter;
 use super::credentials::Renewal;
 use crate::model::S3Location;
+use crate::model::settings::S3Addressing;
 
 /// Heads of the requests that a service received.
 pub type Heads = Arc<Mutex<Vec<String>>>;
@@ -20,7 +23,7 @@ pub type Heads = Arc<Mutex<Vec<String>>>;
 /// Returns a bucket of a service that gives these answers to its requests, one connection each.
 pub async fn answering(answers: impl IntoIterator<Item = String>) -> (AwsBucket, Heads) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
+    let bucket = bucket_of(&listener).await;
     let heads = Heads::default();
     let answers: Vec<String> = answers.into_iter().collect();
     tokio::spawn({
@@ -41,22 +44,25 @@ pub async fn answering(answers: impl IntoIterator<Item = String>) -> (AwsBucket,
             }
         }
     });
-    let location = S3Location::parse(&format!("{endpoint}/backups")).expect("a location");
+    (bucket, heads)
+}
+
+/// Returns a bucket of the service that listens here.
+pub async fn bucket_of(listener: &TcpListener) -> AwsBucket {
+    let address = listener.local_addr().expect("its address");
+    let location = S3Location::parse(&format!("http://{address}/backups")).expect("a location");
     let credentials = Credentials::from_keys("AKIA", "secret", None);
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("us-east-1"))
-        .credentials_provider(credentials.clone())
-        .http_client(Builder::new().build_http())
-        .force_path_style(true)
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .retry_config(RetryConfig::disabled())
-        .endpoint_url(endpoint)
-        .build();
-    let renewal = Renewal::at_first_read(None, std::time::SystemTime::now());
-    let client = SigningClient { client: aws_sdk_s3::Client::from_conf(config), credentials, exposed: None, renewal };
+    let client = SigningClient {
+        connector: SharedHttpConnector::new(Connector::builder().build_http()),
+        identity: Identity::from(credentials.clone()),
+        credentials,
+        exposed: None,
+        renewal: Renewal::at_first_read(None, std::time::SystemTime::now()),
+    };
+    let region = "us-east-1";
+    let address = BucketAddress::resolve(&location, S3Addressing::Path, region).await.expect("an address");
     let (stats, requests) = (StatsParameter::new(&location), RequestCounter::default());
-    (AwsBucket::new(client, &location, stats, requests, Arc::default()), heads)
+    AwsBucket::new(client, (&location, region), Arc::new(address), stats, requests, Arc::default())
 }
 
 /// Formats an answer. The first line of `head` is the status, and the others are headers.

@@ -1,6 +1,6 @@
 //! Reads the certificates that a service presents, with a handshake of its own.
 //!
-//! The SDK's client has no access to them. The handshake takes the same proxy as the requests, offers the same
+//! The connector of the SDK has no access to them. The handshake takes the same proxy as the requests, offers the same
 //! protocols and sends no request. Proxies that are themselves reached by TLS are left out.
 
 use std::sync::Arc;

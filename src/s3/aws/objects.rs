@@ -1,6 +1,17 @@
-//! Calls on the objects of one bucket, through the SDK.
+//! Calls on the objects of one bucket.
 
 use async_trait::async_trait;
+use aws_sdk_s3::operation::abort_multipart_upload::{AbortMultipartUpload, AbortMultipartUploadInput};
+use aws_sdk_s3::operation::create_multipart_upload::{CreateMultipartUpload, CreateMultipartUploadInput};
+use aws_sdk_s3::operation::delete_object::{DeleteObject, DeleteObjectInput};
+use aws_sdk_s3::operation::get_object::{GetObject, GetObjectInput};
+use aws_sdk_s3::operation::head_object::{HeadObject, HeadObjectInput};
+use aws_sdk_s3::operation::list_multipart_uploads::{ListMultipartUploads, ListMultipartUploadsInput};
+use aws_sdk_s3::operation::list_object_versions::{ListObjectVersions, ListObjectVersionsInput};
+use aws_sdk_s3::operation::list_objects_v2::{ListObjectsV2, ListObjectsV2Input};
+use aws_sdk_s3::operation::put_object::{PutObject, PutObjectInput};
+use aws_sdk_s3::operation::put_object_retention::{PutObjectRetention, PutObjectRetentionInput};
+use aws_sdk_s3::operation::upload_part::{UploadPart, UploadPartInput};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode, ObjectVersion};
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
@@ -10,24 +21,19 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use md5::{Digest as _, Md5};
 
-use super::answer::ServiceDate;
+use super::answer::service_time;
 use super::bucket::{AwsBucket, lock_mode};
-use super::errors::failure;
-use super::xml::RequireWellFormedXml;
 use crate::model::cause::innermost_cause;
 use crate::s3::failure::S3Failure;
 use crate::s3::objects::{ListedVersion, ObjectApi, Retention, StoredVersion};
 use crate::s3::pages::MARKER_LIMIT_BYTES;
 
-/// Adds the MD5 digest of the body, in place of the CRC32 of the SDK. A request that changes a retention needs a digest
-/// (S3 API reference, PutObjectRetention). Older services, such as Ceph and MinIO before 2022, know only MD5. They
-/// would refuse the request as incomplete, and the lock proof would take that for a lock.
-fn with_content_md5(request: &mut HttpRequest) {
+/// Adds the MD5 digest of the body. A request that changes a retention needs a digest (S3 API reference,
+/// PutObjectRetention). Older services, such as Ceph and MinIO before 2022, know only MD5. They would refuse the
+/// request as incomplete, and the lock proof would take that for a lock.
+fn add_content_md5(request: &mut HttpRequest) {
     let digest = STANDARD.encode(Md5::digest(request.body().bytes().unwrap_or_default()));
-    let headers = request.headers_mut();
-    headers.remove("x-amz-checksum-crc32");
-    headers.remove("x-amz-sdk-checksum-algorithm");
-    headers.insert("content-md5", digest);
+    request.headers_mut().insert("content-md5", digest);
 }
 
 #[async_trait]
@@ -48,50 +54,49 @@ impl ObjectApi for AwsBucket {
     }
 
     async fn create_upload(&self, key: &str, retention: Option<Retention>) -> Result<String, S3Failure> {
-        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        let create = CreateMultipartUploadInput::builder().bucket(&self.bucket).key(key);
         let create = match retention {
             None => create,
             Some(Retention { mode, until }) => create
                 .object_lock_mode(ObjectLockMode::from(mode.as_str()))
                 .object_lock_retain_until_date(DateTime::from_secs(until)),
         };
-        let create = self.instrumented(create.customize()).interceptor(RequireWellFormedXml);
-        let answer = create.mutate_request(self.adding_put_headers()).send().await.map_err(failure)?;
+        let mut request = self.request::<CreateMultipartUpload>(create.build())?.requiring_xml();
+        self.add_put_headers(&mut request.http);
+        let answer = request.send().await?.content;
         let upload = answer.upload_id().filter(|upload| !upload.is_empty() && upload.len() <= MARKER_LIMIT_BYTES);
         upload.map(str::to_owned).ok_or_else(|| S3Failure::NotS3("it names no multipart upload".to_owned()))
     }
 
     async fn upload_part(&self, key: &str, upload: &str, content: Bytes) -> Result<(), S3Failure> {
-        let part = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload).part_number(1);
-        let part = part.body(ByteStream::from(content));
-        self.instrumented(part.customize()).send().await.map_err(failure)?;
+        let part = UploadPartInput::builder().bucket(&self.bucket).key(key).upload_id(upload).part_number(1);
+        self.request::<UploadPart>(part.body(ByteStream::from(content)).build())?.send().await?;
         Ok(())
     }
 
     async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), S3Failure> {
-        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(upload);
-        self.instrumented(abort.customize()).send().await.map_err(failure)?;
+        let abort = AbortMultipartUploadInput::builder().bucket(&self.bucket).key(key).upload_id(upload).build();
+        self.request::<AbortMultipartUpload>(abort)?.send().await?;
         Ok(())
     }
 
     async fn uploads(&self, key: &str) -> Result<Vec<String>, S3Failure> {
-        let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key);
-        let answer =
-            self.instrumented(list.customize()).interceptor(RequireWellFormedXml).send().await.map_err(failure)?;
+        let list = ListMultipartUploadsInput::builder().bucket(&self.bucket).prefix(key).build();
+        let answer = self.request::<ListMultipartUploads>(list)?.requiring_xml().send().await?.content;
         let of_key = answer.uploads().iter().filter(|upload| upload.key() == Some(key));
         Ok(of_key.filter_map(|upload| upload.upload_id().map(str::to_owned)).collect())
     }
 
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure> {
-        let get = self.client.get_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
-        let answer = self.instrumented(get.customize()).send().await.map_err(failure)?;
+        let get = GetObjectInput::builder().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
+        let answer = self.request::<GetObject>(get.build())?.send().await?.content;
         let body = answer.body.collect().await;
         body.map(|body| body.into_bytes()).map_err(|error| S3Failure::ConnectionBroken(innermost_cause(&error)))
     }
 
     async fn head(&self, key: &str, version: Option<&str>) -> Result<StoredVersion, S3Failure> {
-        let head = self.client.head_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
-        let answer = self.instrumented(head.customize()).send().await.map_err(failure)?;
+        let head = HeadObjectInput::builder().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
+        let answer = self.request::<HeadObject>(head.build())?.send().await?.content;
         let mode = answer.object_lock_mode().and_then(|mode| lock_mode(mode.as_str()));
         let until = answer.object_lock_retain_until_date().map(DateTime::secs);
         let retention = mode.zip(until).map(|(mode, until)| Retention { mode, until });
@@ -105,14 +110,12 @@ impl ObjectApi for AwsBucket {
         version: Option<&str>,
         bypass_governance: bool,
     ) -> Result<Option<i64>, S3Failure> {
-        // Not the bucket's date, which a concurrent call may change.
-        let date = ServiceDate::default();
-        let delete = self.client.delete_object().bucket(&self.bucket).key(key);
+        let delete = DeleteObjectInput::builder().bucket(&self.bucket).key(key);
         let delete = delete
             .set_version_id(version.map(str::to_owned))
             .set_bypass_governance_retention(bypass_governance.then_some(true));
-        self.instrumented(delete.customize()).interceptor(date.clone()).send().await.map_err(failure)?;
-        Ok(date.latest())
+        let answer = self.request::<DeleteObject>(delete.build())?.send().await?;
+        Ok(service_time(&answer.http))
     }
 
     async fn put_retention(
@@ -122,7 +125,6 @@ impl ObjectApi for AwsBucket {
         retention: Option<Retention>,
         bypass_governance: bool,
     ) -> Result<Option<i64>, S3Failure> {
-        let date = ServiceDate::default();
         // An empty element removes the retention (PutObjectRetention).
         let element = match retention {
             None => ObjectLockRetention::builder(),
@@ -130,31 +132,30 @@ impl ObjectApi for AwsBucket {
                 .mode(ObjectLockRetentionMode::from(mode.as_str()))
                 .retain_until_date(DateTime::from_secs(until)),
         };
-        let put = self.client.put_object_retention().bucket(&self.bucket).key(key).retention(element.build());
+        let put = PutObjectRetentionInput::builder().bucket(&self.bucket).key(key).retention(element.build());
         let put = put
             .set_version_id(version.map(str::to_owned))
             .set_bypass_governance_retention(bypass_governance.then_some(true));
-        let put = put.customize().mutate_request(with_content_md5);
-        self.instrumented(put).interceptor(date.clone()).send().await.map_err(failure)?;
-        Ok(date.latest())
+        let mut request = self.request::<PutObjectRetention>(put.build())?;
+        add_content_md5(&mut request.http);
+        let answer = request.send().await?;
+        Ok(service_time(&answer.http))
     }
 
     async fn list(&self, prefix: &str, versioned: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure> {
         let limit = i32::from(limit);
         let modified = |date: Option<&DateTime>| Timestamp::from_second(date?.secs()).ok();
         if !versioned {
-            let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(limit);
-            let answer =
-                self.instrumented(list.customize()).interceptor(RequireWellFormedXml).send().await.map_err(failure)?;
+            let list = ListObjectsV2Input::builder().bucket(&self.bucket).prefix(prefix).max_keys(limit).build();
+            let answer = self.request::<ListObjectsV2>(list)?.requiring_xml().send().await?.content;
             let listed = |object: &aws_sdk_s3::types::Object| {
                 let key = object.key()?.to_owned();
                 Some(ListedVersion { key, version: None, modified: modified(object.last_modified()) })
             };
             return Ok(answer.contents().iter().filter_map(listed).collect());
         }
-        let list = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).max_keys(limit);
-        let answer =
-            self.instrumented(list.customize()).interceptor(RequireWellFormedXml).send().await.map_err(failure)?;
+        let list = ListObjectVersionsInput::builder().bucket(&self.bucket).prefix(prefix).max_keys(limit).build();
+        let answer = self.request::<ListObjectVersions>(list)?.requiring_xml().send().await?.content;
         let listed = |key: Option<&str>, version: Option<&str>, date: Option<&DateTime>| {
             Some(ListedVersion { key: key?.to_owned(), version: Some(version?.to_owned()), modified: modified(date) })
         };
@@ -167,12 +168,9 @@ impl ObjectApi for AwsBucket {
 
 impl AwsBucket {
     /// Adds the headers of the configuration that each object has.
-    fn adding_put_headers(&self) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
-        let headers = self.put_headers.clone();
-        move |request| {
-            for (name, value) in headers.iter() {
-                request.headers_mut().insert(name.clone(), value.clone());
-            }
+    fn add_put_headers(&self, request: &mut HttpRequest) {
+        for (name, value) in self.put_headers.iter() {
+            request.headers_mut().insert(name.clone(), value.clone());
         }
     }
 }
@@ -185,20 +183,16 @@ async fn put_object(
     retention: Option<Retention>,
 ) -> Result<Option<String>, S3Failure> {
     // AWS refuses a locked PUT without a digest. Every service accepts MD5.
-    let put = bucket.client.put_object().bucket(&bucket.bucket).key(key).content_md5(STANDARD.encode(digest));
+    let put = PutObjectInput::builder().bucket(&bucket.bucket).key(key).content_md5(STANDARD.encode(digest));
     let put = match retention {
         None => put,
         Some(Retention { mode, until }) => put
             .object_lock_mode(ObjectLockMode::from(mode.as_str()))
             .object_lock_retain_until_date(DateTime::from_secs(until)),
     };
-    let answer = bucket
-        .instrumented(put.body(ByteStream::from(content)).customize())
-        .mutate_request(bucket.adding_put_headers())
-        .send()
-        .await
-        .map_err(failure)?;
-    version_id(answer.version_id())
+    let mut request = bucket.request::<PutObject>(put.body(ByteStream::from(content)).build())?;
+    bucket.add_put_headers(&mut request.http);
+    version_id(request.send().await?.content.version_id())
 }
 
 /// Returns a version ID, unless it is longer than one can be.

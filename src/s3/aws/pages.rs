@@ -1,13 +1,12 @@
-//! Pages of a listing of a whole bucket, through the SDK.
+//! Pages of a listing of a whole bucket, with the types of the SDK.
 //!
 //! Keys are requested without URL encoding, because services differ in which markers they encode.
 
+use aws_sdk_s3::operation::list_object_versions::{ListObjectVersions, ListObjectVersionsInput};
+use aws_sdk_s3::operation::list_objects_v2::{ListObjectsV2, ListObjectsV2Input};
 use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
 
-use super::answer::AnswerLimit;
 use super::bucket::AwsBucket;
-use super::errors::failure_within;
-use super::xml::RequireWellFormedXml;
 use crate::s3::failure::S3Failure;
 use crate::s3::pages::{ListedPage, MARKER_LIMIT_BYTES, PAGE_ENTRIES_MAX, PageMarker};
 
@@ -22,15 +21,10 @@ impl AwsBucket {
             Some(PageMarker::Version { key, version }) => (Some(key.clone()), version.clone()),
             Some(PageMarker::Token(_)) | None => (None, None),
         };
-        let list = self.client.list_object_versions().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
-        let list = list.set_key_marker(key).set_version_id_marker(version).customize();
-        let answer = self
-            .instrumented(list)
-            .interceptor(AnswerLimit(PAGE_LIMIT_BYTES))
-            .interceptor(RequireWellFormedXml)
-            .send()
-            .await;
-        let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
+        let list = ListObjectVersionsInput::builder().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
+        let list = list.set_key_marker(key).set_version_id_marker(version).build();
+        let request = self.request::<ListObjectVersions>(list)?.limited(PAGE_LIMIT_BYTES).requiring_xml();
+        let answer = request.send().await?.content;
         let (versions, markers) = (answer.versions(), answer.delete_markers());
         let keys = versions.iter().map(ObjectVersion::key).chain(markers.iter().map(DeleteMarkerEntry::key));
         let next = answer.next_key_marker().map(|key| PageMarker::Version {
@@ -54,15 +48,10 @@ impl AwsBucket {
             Some(PageMarker::Token(token)) => Some(token.clone()),
             Some(PageMarker::Version { .. }) | None => None,
         };
-        let list = self.client.list_objects_v2().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
-        let list = list.set_continuation_token(token).customize();
-        let answer = self
-            .instrumented(list)
-            .interceptor(AnswerLimit(PAGE_LIMIT_BYTES))
-            .interceptor(RequireWellFormedXml)
-            .send()
-            .await;
-        let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
+        let list = ListObjectsV2Input::builder().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
+        let list = list.set_continuation_token(token).build();
+        let request = self.request::<ListObjectsV2>(list)?.limited(PAGE_LIMIT_BYTES).requiring_xml();
+        let answer = request.send().await?.content;
         let objects = answer.contents();
         let next = answer.next_continuation_token().map(|token| PageMarker::Token(token.to_owned()));
         Ok(ListedPage {

@@ -1,6 +1,11 @@
 //! Requests of the client and answers of services, over HTTP.
 
-use super::fake_service::{answer, answering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::fake_service::{answer, answering, bucket_of};
 use super::*;
 use crate::model::LockMode;
 use crate::model::settings::LocationPattern;
@@ -28,6 +33,28 @@ async fn head_is_sent_without_its_parameter_when_the_service_refuses_it() {
     assert_eq!(heads.lock().expect("heads").len(), 2);
     let (bucket, _) = answering([answer("503 Slow Down", "")]).await;
     assert_eq!(bucket.head_bucket().await.expect_err("refused").status(), Some(503), "one request");
+}
+
+#[tokio::test]
+async fn connection_is_not_used_again_after_trouble_of_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (bucket, connections) = (bucket_of(&listener).await, Arc::new(AtomicUsize::new(0)));
+    let accepted = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            accepted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                while connection.read(&mut [0; 4096]).await.is_ok_and(|length| length > 0) {
+                    let kept = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n";
+                    connection.write_all(kept).await.expect("sent");
+                }
+            });
+        }
+    });
+    for sent in 1..=3 {
+        assert_eq!(bucket.versioning().await.expect_err("refused").status(), Some(503));
+        assert_eq!(connections.load(Ordering::Relaxed), sent);
+    }
 }
 
 #[tokio::test]
@@ -194,7 +221,7 @@ async fn service_address_is_that_of_the_requests() {
         ("backups", path, ("s3.cn-north-1.amazonaws.com.cn", 443)),
         ("backups", host, ("backups.s3.cn-north-1.amazonaws.com.cn", 443)),
     ] {
-        let connector = BucketConnector::new(S3Location::parse(location).expect(location), &Arc::default());
+        let mut connector = BucketConnector::new(S3Location::parse(location).expect(location), &Arc::default());
         let address = connector.service_address(Some(&rule(addressing)), "cn-north-1").await.expect(location);
         assert_eq!((address.0.as_str(), address.1), expected, "{location} {addressing:?}");
     }

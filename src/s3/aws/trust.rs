@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_http_client::{Builder, Connector, ConnectorBuilder};
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector};
 use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use tokio::time::Instant;
@@ -44,22 +44,30 @@ impl ResolveDns for ResolveStorage {
     }
 }
 
-/// Creates a connection pool. A `plain` one trusts no authority, so TLS fails.
-///
-/// # Errors
-/// [`S3Failure::Tls`].
-pub(super) fn http_client(plain: bool, ca_bundle: Option<&[u8]>) -> Result<SharedHttpClient, S3Failure> {
-    let context = tls_context(plain, ca_bundle)?;
-    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector =
-            Connector::builder().proxy_config(ProxyConfig::from_env()).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+/// Creates the connection pool of requests to a service. It reads the authorities of the system, if they are trusted.
+pub(super) fn connector(context: &TlsContext) -> SharedHttpConnector {
+    SharedHttpConnector::new(build(connector_builder(), context))
+}
+
+/// Creates the connection pools with which the SDK reads credentials.
+pub(super) fn http_client(context: TlsContext) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = connector_builder();
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-        connector
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .tls_context(context.clone())
-            .build_with_resolver(ResolveStorage)
-    }))
+        build(connector, &context)
+    })
+}
+
+fn connector_builder() -> ConnectorBuilder {
+    Connector::builder().proxy_config(ProxyConfig::from_env()).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+}
+
+fn build(connector: ConnectorBuilder, context: &TlsContext) -> Connector {
+    connector
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .tls_context(context.clone())
+        .build_with_resolver(ResolveStorage)
 }
 
 /// Returns the host and port of the proxy for a service, if there is one.
@@ -96,7 +104,11 @@ pub(super) fn intercept(host: &str, port: u16, scheme: &str) -> Option<Intercept
 }
 
 /// Returns the trusted authorities. A plain service needs no authority, and reading the system's takes time and memory.
-fn tls_context(plain: bool, ca_bundle: Option<&[u8]>) -> Result<TlsContext, S3Failure> {
+/// So TLS fails without an authority.
+///
+/// # Errors
+/// [`S3Failure::Tls`].
+pub(super) fn tls_context(plain: bool, ca_bundle: Option<&[u8]>) -> Result<TlsContext, S3Failure> {
     let mut trust = if plain { TrustStore::empty() } else { TrustStore::default() };
     if let Some(pem) = ca_bundle.filter(|_| !plain) {
         // The SDK panics at a bundle that it cannot use.

@@ -4,41 +4,13 @@
 //! document. A damaged list then looks complete, and a damaged configuration looks disabled. So this check reads the
 //! answer again, with the tokenizer of the SDK.
 
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationInterceptorContextRef;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::config_bag::ConfigBag;
 use xmlparser::{ElementEnd, Token, Tokenizer};
 
 /// Deepest nesting of elements in an answer. Those of S3 have at most 4.
 pub const TAGS_DEPTH_MAX: usize = 16;
 
-/// Fails an answer that is not well-formed XML to its end.
-#[derive(Debug)]
-pub(super) struct RequireWellFormedXml;
-
-impl Intercept for RequireWellFormedXml {
-    fn name(&self) -> &'static str {
-        "RequireWellFormedXml"
-    }
-
-    fn read_after_deserialization(
-        &self,
-        context: &AfterDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        // A refusal is classified by its status, and by its code if the body has one.
-        if context.output_or_error().is_err() || context.response().body().bytes().is_some_and(is_well_formed) {
-            return Ok(());
-        }
-        Err("the answer is not complete, well-formed XML".into())
-    }
-}
-
 /// Returns whether the body is one complete element, in which each tag is closed.
-fn is_well_formed(body: &[u8]) -> bool {
+pub(super) fn is_well_formed(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else { return false };
     let (mut open, mut roots) = (Vec::new(), 0_usize);
     for token in Tokenizer::from(text) {
