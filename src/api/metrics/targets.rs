@@ -229,13 +229,9 @@ impl Collector for Targets {
         let shown = self.view.targets.iter().filter_map(|view| ProbedTarget::new(view));
         let targets: Vec<ProbedTarget<'_>> = shown.filter(|target| exports.insert(target.export.clone())).collect();
         exposition.write(&INFO, targets.iter().map(|target| (target.info(), 1.0)))?;
-        // All values of one target after the other: with 10,000 targets, a pass over them for each family would read
-        // each from memory again, which takes longer than everything else. NaN means that there is no value.
-        let of_target = |target| VALUES.iter().map(move |(_, value)| value(target).unwrap_or(f64::NAN));
-        let values: Vec<f64> = targets.iter().flat_map(of_target).collect();
-        for (position, (family, _)) in VALUES.iter().enumerate() {
-            let labels = targets.iter().map(|target| [("export", &*target.export)]);
-            exposition.write(family, labels.zip(values.iter().copied().skip(position).step_by(VALUES.len())))?;
+        for (family, value) in VALUES {
+            let values = targets.iter().filter_map(|target| Some(([("export", &*target.export)], value(target)?)));
+            exposition.write(family, values)?;
         }
         let reasons = targets.iter().flat_map(|target| {
             target.view.record.reasons.iter().map(|found| {
