@@ -209,6 +209,10 @@ async fn server_dies(member: &Member, fleet: &SharingNodes, table: &mut Table) -
 }
 
 fn add_writes(fleet: &SharingNodes, event: &str, times: Vec<Duration>, table: &mut Table) -> anyhow::Result<()> {
+    if times.is_empty() {
+        table.add(name(fleet, &format!("{event}: writes")), "none");
+        return Ok(());
+    }
     let (text, p99) = p99(times)?;
     table.add_with_goal(
         name(fleet, &format!("{event}: writes, median / p99 / longest")),
