@@ -32,14 +32,23 @@ impl CheckLog {
     }
 
     /// Runs a check and records its result. Returns its fact.
-    pub async fn run<T>(&mut self, check: CheckName, checked: impl Future<Output = Checked<T>>) -> Option<T> {
-        let began = Instant::now();
-        let mut checked = checked.await;
-        let duration = began.elapsed();
-        if checked.outcome == Outcome::Passed && duration > self.slow_after && check.is_timed() {
-            checked = checked.with_warnings([slow(check, duration, self.slow_after)]);
+    pub fn run<T>(
+        &mut self,
+        check: CheckName,
+        checked: impl Future<Output = Checked<T>>,
+    ) -> impl Future<Output = Option<T>> {
+        // Boxed, so that a probe needs the memory of the check that runs, and not of all its checks. Twice of it,
+        // because an `async fn` keeps its arguments.
+        let checked = Box::pin(checked);
+        async move {
+            let began = Instant::now();
+            let mut checked = checked.await;
+            let duration = began.elapsed();
+            if checked.outcome == Outcome::Passed && duration > self.slow_after && check.is_timed() {
+                checked = checked.with_warnings([slow(check, duration, self.slow_after)]);
+            }
+            self.record(check, checked, duration)
         }
-        self.record(check, checked, duration)
     }
 
     /// Records a check that is not due now, and why.

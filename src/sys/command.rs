@@ -212,7 +212,8 @@ impl Tail {
         let Some(mut pipe) = pipe else {
             return;
         };
-        let mut buffer = [0; OUTPUT_MAX_BYTES];
+        // Not an array, which would be a part of each future that may run a command.
+        let mut buffer = vec![0; OUTPUT_MAX_BYTES];
         // An error ends the output too.
         while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
             self.0.extend_from_slice(&buffer[..length]);

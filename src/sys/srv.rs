@@ -151,7 +151,7 @@ async fn over_udp(query: &[u8], id: u16, question: &Question<'_>, server: Socket
     // The kernel then drops datagrams of other senders.
     socket.connect(server).await?;
     socket.send(query).await?;
-    let mut datagram = [0; UDP_MAX_BYTES];
+    let mut datagram = vec![0; UDP_MAX_BYTES];
     loop {
         let length = socket.recv(&mut datagram).await?;
         // A late answer to another query, or a forged one, is ignored.

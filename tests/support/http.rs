@@ -89,12 +89,7 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
         let _ = writing.write_all(bytes).await;
     };
     let mut answer = Vec::new();
-    let read = async {
-        let mut part = [0; 4096];
-        while let Ok(count @ 1..) = reading.read(&mut part).await {
-            answer.extend_from_slice(&part[..count]);
-        }
-    };
+    let read = async { while let Ok(1..) = reading.read_buf(&mut answer).await {} };
     with_timeout("the end of the connection", async { tokio::join!(write, read) }).await;
     String::from_utf8(answer).expect("text")
 }

@@ -59,7 +59,8 @@ impl NfsDriver {
                         if is_read_only {
                             return Checked::failed(read_only_option());
                         }
-                        write_canary_over_the_wire(&volume, hostname, settings, probe.deadline).await
+                        // Boxed, because most probes write no canary.
+                        Box::pin(write_canary_over_the_wire(&volume, hostname, settings, probe.deadline)).await
                     };
                     write_if_due(&mut self.canary, place, settings, depth, &mut log, writing).await;
                     self.granted = Some(GrantedExport { since, address, volume });

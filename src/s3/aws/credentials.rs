@@ -113,14 +113,15 @@ pub(super) async fn load(
     let credentials = match source {
         S3CredentialSource::DefaultChain => {
             let builder = DefaultCredentialsChain::builder().configure(settings()).region(region.clone());
-            let reading = async move { builder.build().await.provide_credentials().await };
+            // Boxed, because a probe that finds known credentials needs no memory for the chain.
+            let reading = Box::pin(async move { builder.build().await.provide_credentials().await });
             shared_files::credentials("the AWS default chain of credentials", reading).await?.map_err(|error| {
                 none("the AWS default chain (environment, shared files, instance metadata) found none", &error)
             })
         }
         S3CredentialSource::Profile(name) => {
             let builder = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&settings());
-            let reading = async move { builder.build().provide_credentials().await };
+            let reading = Box::pin(async move { builder.build().provide_credentials().await });
             shared_files::credentials(&format!("profile {name:?} of the AWS shared files"), reading)
                 .await?
                 .map_err(|error| none(&format!("profile {name:?} of the AWS shared files provides none"), &error))

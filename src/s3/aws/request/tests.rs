@@ -198,11 +198,11 @@ async fn requests_are_those_of_the_sdk() {
             let put = sdk.put_object().bucket(&bucket).key(key).content_md5(CONTENT_MD5);
             put.body(ByteStream::from_static(b"content"))
         };
-        assert_same(&both, put().send(), ours.put(key, content.clone(), None)).await;
+        assert_same(&both, Box::pin(put().send()), ours.put(key, content.clone(), None)).await;
         let retention = Retention { mode: LockMode::Compliance, until: 1_795_000_000 };
         let put = put().object_lock_mode(ObjectLockMode::Compliance);
         let put = put.object_lock_retain_until_date(DateTime::from_secs(retention.until));
-        assert_same(&both, put.send(), ours.put(key, content.clone(), Some(retention))).await;
+        assert_same(&both, Box::pin(put.send()), ours.put(key, content.clone(), Some(retention))).await;
 
         let create = sdk.create_multipart_upload().bucket(&bucket).key(key);
         assert_same(&both, create.send(), ours.create_upload(key, None)).await;
@@ -226,7 +226,7 @@ async fn requests_are_those_of_the_sdk() {
             request.headers_mut().remove("x-amz-sdk-checksum-algorithm");
             request.headers_mut().insert("content-md5", digest);
         });
-        assert_same(&both, put.send(), ours.put_retention(key, Some(version), Some(retention), true)).await;
+        assert_same(&both, Box::pin(put.send()), ours.put_retention(key, Some(version), Some(retention), true)).await;
     }
 }
 

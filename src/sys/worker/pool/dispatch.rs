@@ -137,9 +137,14 @@ impl Dispatcher {
             _ => Span::none(),
         };
         let dispatcher = self.clone();
+        // Not `run_until_cancelled`, in which the future takes twice its memory, as an argument and as a local.
         let executing = async move {
             let shutdown = dispatcher.shutdown.clone();
-            shutdown.run_until_cancelled(execute(dispatcher, dispatch)).await;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = execute(dispatcher, dispatch) => {}
+            }
         };
         runtime.spawn(executing.instrument(span));
     }
