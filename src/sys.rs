@@ -49,4 +49,4 @@ pub use mount_table::{
     SWEEP_INTERVAL, Sight,
 };
 pub use node::NodeFacts;
-pub use worker::{CallError, Lane, Request, Response, WorkerFault, WorkerPool, WorkerPoolSettings};
+pub use worker::{CallError, Lane, Permits, Request, Response, WorkerFault, WorkerPool, WorkerPoolSettings};

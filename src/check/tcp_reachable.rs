@@ -89,7 +89,9 @@ async fn connect_any<S, C: Future<Output = io::Result<S>>>(
     match failure {
         // An address that did not answer may answer later. Only a refusal by all addresses is definite.
         Some((socket_address, error)) if silent.is_empty() => {
-            Checked::failed(connect_failed(name, socket_address, &error))
+            let finding = connect_failed(name, socket_address, &error);
+            // A host that lacks a socket or a port knows nothing about the server.
+            if finding.reason == Reason::AgentError { Checked::timed_out(finding) } else { Checked::failed(finding) }
         }
         _ => Checked::timed_out(finding!(
             Reason::ConnectTimedOut,
@@ -275,6 +277,14 @@ mod tests {
         }
         let unreachable = connect_to(["255.255.255.255", "255.255.255.255"], port).await;
         assert_eq!(unreachable.reason(), Some(Reason::HostUnreachable));
+    }
+
+    #[tokio::test]
+    async fn host_without_a_socket_says_nothing_about_the_server() {
+        let connect = async |_| Err::<TcpStream, _>(io::Error::from(Errno::EMFILE));
+        let address = "127.0.0.1:2049".parse().expect("an address");
+        let checked = connect_any(connect, "nas", 2049, &[address], DEADLINE, Instant::now() + DEADLINE).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::TimedOut, Some(Reason::AgentError)));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::nfs::wire_turns::WireTurns;
 use super::s3::listing::PAGES_AT_ONCE;
 use super::shared_facts::FactBoard;
 use crate::check::canary::ProcessRole;
@@ -35,6 +36,8 @@ pub struct Host {
     pub buckets: Arc<ClientPool>,
     /// Permits of bucket listings. Each permit is for one page.
     pub listing_pages: Arc<Semaphore>,
+    /// Turns of probes over the wire.
+    pub wire_turns: WireTurns,
     /// NFS counters of the kernel.
     pub mount_stats: MountStatsCache,
     /// This node's name.
@@ -63,6 +66,7 @@ impl Host {
             key_manager: KeyManager::default(),
             buckets: Arc::default(),
             listing_pages: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
+            wire_turns: WireTurns::default(),
             mount_stats: MountStatsCache::default(),
             hostname,
             role,

@@ -18,6 +18,7 @@ mod observed;
 mod sweep;
 mod unmount;
 mod wire;
+pub(super) mod wire_turns;
 
 use std::time::Duration;
 

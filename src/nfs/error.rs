@@ -15,9 +15,7 @@ use crate::model::report::Finding;
 #[derive(Debug, thiserror::Error)]
 pub enum NfsError {
     /// The connection could not be opened.
-    #[error(
-        "no connection to {service} at {address} ({source}): start it, open the port in the firewall, or set port= and mountport= in the NFS options"
-    )]
+    #[error("no connection to {service} at {address} ({source}): {}", connect_advice(.source))]
     Connect {
         /// The called service.
         service: &'static str,
@@ -187,6 +185,23 @@ fn code(status: &impl std::fmt::Debug) -> String {
     format!("{status:?}")
 }
 
+fn connect_advice(source: &io::Error) -> &'static str {
+    match connect_reason(source) {
+        Reason::AgentError => "check the limits of this host on open files and ports",
+        _ => "start it, open the port in the firewall, or set port= and mountport= in the NFS options",
+    }
+}
+
+fn connect_reason(source: &io::Error) -> Reason {
+    match source.kind() {
+        io::ErrorKind::ConnectionRefused => Reason::ConnectionRefused,
+        io::ErrorKind::TimedOut => Reason::ConnectTimedOut,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Reason::HostUnreachable,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Reason::ConnectionBroken,
+        _ => Reason::AgentError,
+    }
+}
+
 /// mountd answers a request from a port above 1023 like one from a host that is not in the export.
 fn port_advice(status: mountstat3) -> &'static str {
     match status {
@@ -216,13 +231,7 @@ impl NfsError {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Connect { source, .. } => match source.kind() {
-                io::ErrorKind::ConnectionRefused => Reason::ConnectionRefused,
-                io::ErrorKind::TimedOut => Reason::ConnectTimedOut,
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Reason::HostUnreachable,
-                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Reason::ConnectionBroken,
-                _ => Reason::AgentError,
-            },
+            Self::Connect { source, .. } => connect_reason(source),
             Self::TimedOut { .. } => Reason::ResponseTimedOut,
             Self::Broken { .. } => Reason::ConnectionBroken,
             Self::NotRpc { .. } | Self::NotServed { .. } | Self::NoMountd => Reason::NotNfs,
@@ -274,10 +283,10 @@ impl NfsError {
         matches!(self, Self::Status { status, .. } if status.is_lost_session())
     }
 
-    /// Returns whether no answer came in time, so that a later attempt may succeed.
+    /// Returns whether a later attempt may succeed: no answer came in time, or this host had no socket for the call.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(self.reason(), Reason::ResponseTimedOut | Reason::ConnectTimedOut)
+        matches!(self.reason(), Reason::ResponseTimedOut | Reason::ConnectTimedOut | Reason::AgentError)
     }
 
     /// Returns the reason code with the message.
@@ -300,6 +309,15 @@ mod tests {
         assert_eq!(reason(RpcError::UnexpectedXid), Reason::NotNfs);
         assert_eq!(reason(RpcError::Io(io::ErrorKind::UnexpectedEof.into())), Reason::ConnectionBroken);
         assert_eq!(reason(RpcError::Io(io::ErrorKind::InvalidData.into())), Reason::NotNfs);
+    }
+
+    #[test]
+    fn host_without_a_free_port_says_nothing_about_the_server() {
+        let source = io::ErrorKind::AddrInUse.into();
+        let error = NfsError::Connect { service: "MOUNT", address: "10.0.0.1:20048".parse().expect("one"), source };
+        assert!(error.is_timeout());
+        assert_eq!((error.reason(), error.write_reason()), (Reason::AgentError, Reason::AgentError));
+        assert!(error.to_string().ends_with("check the limits of this host on open files and ports"), "{error}");
     }
 
     #[test]

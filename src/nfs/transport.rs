@@ -6,13 +6,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use nfs3_client::io::{AsyncRead, AsyncWrite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
 use uuid::Uuid;
 
 /// Longest accepted reply, in bytes. The longest expected ones contain a page of data, or part of a directory.
@@ -28,18 +25,9 @@ const RECORD_MARK_BYTES: usize = 4;
 /// flavor (RFC 5531 §9).
 const VERIFIER_LENGTH_AT: std::ops::Range<usize> = 16..20;
 
-/// Source ports that an export without `insecure` accepts. Ports below 665 are left to services of this host, as the
-/// kernel does (`sunrpc.min_resvport` and `max_resvport`).
-const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 665..=1023;
-
-/// Connections of the agent from [`RESERVED_PORTS`] at the same time. The kernel needs the others to mount, and the
-/// search for a free one stays short.
-const RESERVED_CONNECTIONS_MAX: usize = 320;
-
-/// Longest wait for another connection to end when there are [`RESERVED_CONNECTIONS_MAX`].
-const RESERVED_PORT_WAIT: Duration = Duration::from_millis(200);
-
-static RESERVED_CONNECTIONS: Semaphore = Semaphore::const_new(RESERVED_CONNECTIONS_MAX);
+/// Source ports that an export without `insecure` accepts. The kernel mounts from ports 665 to 1023
+/// (`sunrpc.min_resvport` and `max_resvport`), and those below 704 are left to it.
+const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 704..=1023;
 
 /// Bit of a record mark for the last fragment of a record.
 const LAST_FRAGMENT: u32 = 0x8000_0000;
@@ -53,13 +41,11 @@ pub struct Records {
     stream: TcpStream,
     /// A received record. The decoder has consumed only its length.
     received: Option<Vec<u8>>,
-    /// Counts the connection if its source port is reserved.
-    _reserved: Option<SemaphorePermit<'static>>,
 }
 
 impl From<TcpStream> for Records {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, received: None, _reserved: None }
+        Self { stream, received: None }
     }
 }
 
@@ -172,28 +158,13 @@ fn invalid(detail: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, detail)
 }
 
-/// Connects from a reserved source port, which exports require unless they are `insecure`. Uses another port if this
-/// process may not use a reserved one, all are in use, or the agent uses [`RESERVED_CONNECTIONS_MAX`] for longer than
-/// [`RESERVED_PORT_WAIT`]. The caller sets the deadline.
+/// Connects from a reserved source port, which exports require unless they are `insecure`. Uses another port only if
+/// this process may not use a reserved one. The caller sets the deadline.
 ///
 /// # Errors
-/// Of connect(2).
+/// Of connect(2), or [`io::ErrorKind::AddrInUse`] if no port is free for this server. A refusal of another port would
+/// say nothing about the export.
 pub async fn connect(address: SocketAddr) -> io::Result<Records> {
-    connect_within(&RESERVED_CONNECTIONS, address).await
-}
-
-/// The same with a count of connections from reserved ports.
-async fn connect_within(reserved: &'static Semaphore, address: SocketAddr) -> io::Result<Records> {
-    if let Ok(Ok(permit)) = timeout(RESERVED_PORT_WAIT, reserved.acquire()).await
-        && let Some(stream) = connect_from_reserved_port(address).await?
-    {
-        return Ok(Records { _reserved: Some(permit), ..Records::from(stream) });
-    }
-    new_socket(address)?.connect(address).await.map(Records::from)
-}
-
-/// Returns no connection if there is no port for it.
-async fn connect_from_reserved_port(address: SocketAddr) -> io::Result<Option<TcpStream>> {
     let any = match address.ip() {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -207,20 +178,24 @@ async fn connect_from_reserved_port(address: SocketAddr) -> io::Result<Option<Tc
         match socket.bind(SocketAddr::new(any, port)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
-            Err(_) => break,
+            Err(_) => return new_socket(address)?.connect(address).await.map(Records::from),
         }
         match socket.connect(address).await {
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => socket = new_socket(address)?,
-            outcome => return outcome.map(Some),
+            outcome => return outcome.map(Records::from),
         }
     }
-    Ok(None)
+    // Fails if the address is the cause and not the ports, as on a host without IPv6.
+    new_socket(address)?.connect(address).await?;
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "all source ports that an export accepts are in use"))
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Otherwise a port stays in TIME_WAIT for a minute after each use. There are only 359 reserved ones, and thousands of
-    // targets on one server use up the others too.
+    // Connections to different servers share a port. So a server that does not answer takes no port from another one.
+    socket.set_reuseaddr(true)?;
+    // Otherwise a port stays in TIME_WAIT for a minute after each use. There are only 320 reserved ones, and thousands
+    // of targets on one server use up the others too.
     socket.set_zero_linger()?;
     Ok(socket)
 }
@@ -257,31 +232,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_from_reserved_ports_are_bounded() {
-        // Other tests of this process also connect.
-        static ONE: Semaphore = Semaphore::const_new(1);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let address = listener.local_addr().expect("an address");
-        let connected = async || {
-            let (connection, _) = tokio::join!(connect_within(&ONE, address), listener.accept());
-            connection.expect("connected")
+    async fn servers_share_source_ports_and_none_gets_an_unreserved_one() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root uses ports below 1024");
+            return;
+        }
+        let listen = async |address| tokio::net::TcpListener::bind(address).await.expect("a listener");
+        let (full, other) = (listen("127.0.0.1:0").await, listen("127.0.0.2:0").await);
+        let connect_to = async |listener: &tokio::net::TcpListener| {
+            let address = listener.local_addr().expect("an address");
+            let (connected, accepted) = tokio::join!(connect(address), listener.accept());
+            connected.map(|connection| (connection, accepted.expect("accepted")))
         };
-        let is_reserved = |connection: &Records| {
-            assert_eq!(connection.stream.linger().expect("an option"), Some(Duration::ZERO));
-            let port = connection.stream.local_addr().expect("an address").port();
-            assert_eq!(connection._reserved.is_some(), RESERVED_PORTS.contains(&port));
-            connection._reserved.is_some()
+        let mut connections = Vec::new();
+        let refused = loop {
+            match connect_to(&full).await {
+                Ok(connection) => connections.push(connection),
+                Err(error) => break error,
+            }
         };
-        let may_reserve = nix::unistd::geteuid().is_root();
-
-        let first = connected().await;
-        assert_eq!(is_reserved(&first), may_reserve);
-        let further = connected().await;
-        assert!(!is_reserved(&further));
-        let (waiting, ()) = tokio::join!(connected(), async { drop(first) });
-        assert_eq!(is_reserved(&waiting), may_reserve);
-        drop(waiting);
-        assert_eq!(ONE.available_permits(), 1);
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse, "{refused}");
+        connections.push(connect_to(&other).await.expect("a port"));
+        // A few belong to services of this host.
+        assert!((300..=RESERVED_PORTS.len() + 1).contains(&connections.len()), "{}", connections.len());
+        for (Records { stream, .. }, _) in &connections {
+            assert!(RESERVED_PORTS.contains(&stream.local_addr().expect("an address").port()));
+            assert_eq!(stream.linger().expect("an option"), Some(std::time::Duration::ZERO));
+        }
+        connections.remove(0);
+        connect_to(&full).await.expect("the port of the ended connection");
     }
 
     #[test]

@@ -103,7 +103,10 @@ impl Volume {
         to_the_end(async move {
             match access {
                 Access::V3(volume) => volume.counts(connection, &calls).await,
-                Access::V4(volume) => volume.counts(&calls).await,
+                Access::V4(volume) => {
+                    drop(connection);
+                    volume.counts(&calls).await
+                }
             }
         })
         .await

@@ -14,7 +14,7 @@ mod mount_point;
 pub mod pool;
 pub mod protocol;
 
-pub use pool::{CallError, Lane, PoolStats, WorkerPool, WorkerPoolSettings};
+pub use pool::{CallError, Lane, Permits, PoolStats, WorkerPool, WorkerPoolSettings};
 pub use protocol::{
     ARGUMENT, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack, Request,
     Response, UnmountHow, WorkerFault,

@@ -1,7 +1,10 @@
 //! Reports about NFS exports.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 use targetwatch::model::canary_file::CanaryFileNames;
+use tokio::net::TcpListener;
 
 use crate::daemon::{Daemon, eventually, with_timeout};
 use crate::report::{assert_healthy, assert_offline, assert_warning};
@@ -14,6 +17,9 @@ const EVERY_SECOND: &str = "[probe]\nnfs_interval = \"1s\"";
 
 /// A deadline that a silent server exceeds soon.
 const SHORT_DEADLINE: &str = "[probe]\ndeadline = \"200ms\"";
+
+/// More than the source ports below 1024 that an agent uses.
+const SILENT_SERVERS: u32 = 400;
 
 /// The outcome of each check, by name.
 fn outcomes(report: &Value) -> Vec<(String, String)> {
@@ -153,6 +159,32 @@ async fn silent_nfs_server_delays_no_other_target_and_no_answer() {
     daemon.set_default(&well).await;
     daemon.delete(&hanging).await;
     drop(server);
+}
+
+#[tokio::test]
+async fn hundreds_of_silent_servers_leave_a_source_port_for_a_healthy_export() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root uses source ports below 1024");
+        return;
+    }
+    let (server, workspace) = nfs().await;
+    server.set_behaviour(Behaviour::RequireReservedPort);
+    let silent = TcpListener::bind("0.0.0.0:0").await.expect("a listener");
+    let port = silent.local_addr().expect("an address").port();
+    let targets: String = (1..=SILENT_SERVERS)
+        .map(|number| {
+            let address = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + number);
+            format!("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"{address}:/{number}\"\nnfs_mount_opts = \"nfsvers=3,port={port}\"\n")
+        })
+        .collect();
+    workspace.configure(&targets);
+    let daemon = Daemon::start(&workspace).await;
+    let mut probed = Vec::new();
+    while probed.len() < SILENT_SERVERS as usize {
+        probed.push(with_timeout("a probe of each silent server", silent.accept()).await.expect("accepted"));
+    }
+    let id = daemon.create(nfs_target("/backups")).await;
+    assert_healthy(&daemon.check(&id).await);
 }
 
 #[tokio::test]

@@ -19,6 +19,9 @@ use tokio::sync::Notify;
 use super::loopback::LoopbackServer;
 use files::Files;
 
+/// The first port that any user may use.
+const RESERVED_PORTS_END: u16 = 1024;
+
 /// A directory to export.
 #[derive(Debug, Clone)]
 pub struct NfsExportFixture {
@@ -37,6 +40,8 @@ pub enum Behaviour {
     Silent,
     /// Refuses to mount this path (`MNT3ERR_ACCES`), as servers do for hosts without permission.
     RefuseExport(String),
+    /// Refuses callers whose source port is not below 1024, as exports without `insecure` do.
+    RequireReservedPort,
     /// Supports only other versions of the programs than the client requests (`PROG_MISMATCH`).
     VersionMismatch {
         /// The lowest version that it reports.
@@ -132,7 +137,11 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Answers calls in order until the client disconnects, or either side violates the protocol.
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
-    let behaviour = || lock(&shared.behaviour).clone();
+    let has_reserved_port = stream.peer_addr().is_ok_and(|peer| peer.port() < RESERVED_PORTS_END);
+    let behaviour = || match lock(&shared.behaviour).clone() {
+        Behaviour::RequireReservedPort if has_reserved_port => Behaviour::Healthy,
+        behaviour => behaviour,
+    };
     if behaviour() == Behaviour::CloseAtOnce {
         return;
     }

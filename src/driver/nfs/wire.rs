@@ -18,6 +18,9 @@ use crate::nfs::VolumeAddress;
 /// The checks of a target that is verified over the wire, in the order of the report.
 const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity, CheckName::WriteCanary];
 
+/// Longest wait for other probes of the same server, in deadlines of a check: as long as all checks of one of them.
+const TURN_DEADLINES: u32 = PLAN.len() as u32;
+
 impl NfsDriver {
     pub(super) async fn probe_over_the_wire(&mut self, location: &MountLocation<'_>, depth: Depth) -> Probe {
         let probe = &location.settings.probe;
@@ -25,13 +28,21 @@ impl NfsDriver {
         let is_read_only = options.is_read_only();
         let mut log = CheckLog::new(PLAN, probe.slow_after);
         let mut capacity = None;
-        let reachable = nfs_reachable_over_the_wire(location.mapped_export.address(), options, probe.deadline);
+        let server = location.mapped_export.address();
+        let turn = self.host.wire_turns.take(server, options.port(), self.lane, probe.deadline * TURN_DEADLINES).await;
+        let reachable = async {
+            match &turn {
+                Ok(_) => nfs_reachable_over_the_wire(server, options, probe.deadline).await,
+                Err(finding) => Checked::timed_out(finding.clone()),
+            }
+        };
         if let Some((server, connection)) = log.run(CheckName::Reachable, reachable).await {
-            // So a probe costs the server one connection, and not one for each call.
-            let mut connection = Some(connection);
             let address = VolumeAddress::new(server.address, self.export.path(), options);
             let granted = self.granted.take();
             let mut reusable = granted.filter(|granted| granted.is_usable_at(&address));
+            // Measuring a granted export costs the server no second connection. Otherwise this one ends here, because a
+            // probe uses one source port at a time.
+            let mut connection = reusable.is_some().then_some(connection);
             let was_separate = self.separate.as_ref() == Some(&address);
             loop {
                 let is_reused = reusable.is_some();

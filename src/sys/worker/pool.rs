@@ -57,7 +57,7 @@ use crate::model::TargetId;
 use crate::sys::children::{Assignment, ChildCensus, ClaimError};
 use dispatch::{CallOutcome, Dispatcher, PendingCall};
 pub use error::CallError;
-use permits::Permits;
+pub use permits::Permits;
 use schedule::Route;
 pub use settings::{Lane, PoolStats, WorkerPoolSettings};
 

@@ -70,7 +70,12 @@ pub fn mount(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Be
 
 /// Opens an export. A missing export is refused like a forbidden one, as nfsd does.
 fn open_export(path: &[u8], files: &mut Files, behaviour: &Behaviour) -> mountres3<'static> {
-    if matches!(behaviour, Behaviour::RefuseExport(refused) if refused.as_bytes() == path) {
+    let is_refused = match behaviour {
+        Behaviour::RefuseExport(refused) => refused.as_bytes() == path,
+        Behaviour::RequireReservedPort => true,
+        _ => false,
+    };
+    if is_refused {
         return mountres3::Err(mountstat3::MNT3ERR_ACCES);
     }
     match files.open_export(path) {
@@ -89,7 +94,12 @@ fn open_export(path: &[u8], files: &mut Files, behaviour: &Behaviour) -> mountre
 /// [`ProcedureError`].
 pub fn nfs(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Behaviour) -> Encoded {
     let procedure = NFS_PROGRAM::try_from(procedure).map_err(|_| ProcedureError::NoSuchProcedure)?;
-    let mut call = Call { files, stale: *behaviour == Behaviour::StaleHandle };
+    let refusal = match behaviour {
+        Behaviour::StaleHandle => Some(nfsstat3::NFS3ERR_STALE),
+        Behaviour::RequireReservedPort => Some(nfsstat3::NFS3ERR_PERM),
+        _ => None,
+    };
+    let mut call = Call { files, refusal };
     let is_writable = *behaviour != Behaviour::ReadOnly;
     match procedure {
         NFS_PROGRAM::NFSPROC3_CREATE if is_writable => encode(&call.create(&decode(arguments)?)),
@@ -144,7 +154,8 @@ fn read_only(attributes: usize) -> Encoded {
 
 struct Call<'a> {
     files: &'a mut Files,
-    stale: bool,
+    /// Status of each call with a handle.
+    refusal: Option<nfsstat3>,
 }
 
 /// A result whose failure consists of its status only.
@@ -158,8 +169,8 @@ fn reported<T, E: Default>(result: Result<T, nfsstat3>) -> Nfs3Result<T, E> {
 impl Call<'_> {
     /// The path and attributes of a handle. The handle of a removed file is stale.
     fn object(&self, handle: &nfs_fh3) -> Result<(std::path::PathBuf, nfs3_types::nfs3::fattr3), nfsstat3> {
-        if self.stale {
-            return Err(nfsstat3::NFS3ERR_STALE);
+        if let Some(status) = self.refusal {
+            return Err(status);
         }
         let path = self.files.path(handle)?;
         match files::attributes(&path) {

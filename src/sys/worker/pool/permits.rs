@@ -1,4 +1,4 @@
-//! Permits: how many workers may be busy, by lane.
+//! Permits: how many workers may be busy, or probes may run, by lane.
 
 use std::sync::Arc;
 
@@ -8,16 +8,17 @@ use super::settings::Lane;
 
 /// Permits of both lanes. A permit is released when it is dropped.
 #[derive(Debug)]
-pub(super) struct Permits {
+pub struct Permits {
     healthy: Arc<Semaphore>,
     suspect: Arc<Semaphore>,
 }
 
 impl Permits {
-    /// `workers_max` permits, half of them for each lane, and at least one.
-    pub(super) fn new(workers_max: usize) -> Self {
-        let suspect = (workers_max / 2).max(1);
-        let healthy = workers_max.saturating_sub(suspect).max(1);
+    /// `max` permits, half of them for each lane, and at least one.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        let suspect = (max / 2).max(1);
+        let healthy = max.saturating_sub(suspect).max(1);
         Self { healthy: Arc::new(Semaphore::new(healthy)), suspect: Arc::new(Semaphore::new(suspect)) }
     }
 
@@ -26,7 +27,7 @@ impl Permits {
     ///
     /// # Errors
     /// Never: the semaphores are not closed.
-    pub(super) async fn acquire(&self, lane: Lane) -> Result<OwnedSemaphorePermit, AcquireError> {
+    pub async fn acquire(&self, lane: Lane) -> Result<OwnedSemaphorePermit, AcquireError> {
         let (healthy, suspect) = (self.healthy.clone(), self.suspect.clone());
         match lane {
             Lane::Suspect => suspect.acquire_owned().await,
