@@ -84,6 +84,7 @@ impl ViewPublisher {
             view.targets.sort_by_key(|shown| order.get(&shown.target.id).copied());
         }
         *positions = positions_in(&view);
+        view.has_restricted_types = view.targets.iter().any(|shown| shown.types.iter().any(|found| !found.is_public));
         self.view.send_replace(Arc::new(view));
     }
 

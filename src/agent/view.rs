@@ -18,6 +18,8 @@ pub struct View {
     pub generation: u64,
     /// Generation of the last change of targets or types. A report does not change it.
     pub types_generation: u64,
+    /// Whether a type is not public, so that not all callers see the same targets. It changes with `types_generation`.
+    pub has_restricted_types: bool,
     /// The targets, oldest first.
     pub targets: Vec<Arc<TargetView>>,
 }

@@ -204,12 +204,7 @@ async fn drop_when_unused<T>(entry: Weak<Entry<T>>) {
 }
 
 fn viewer(caller: &Caller, view: &View) -> Viewer {
-    let mut types = view.targets.iter().flat_map(|target| target.types.iter());
-    if caller.is_admin || types.all(|found| found.is_public) {
-        Viewer::All
-    } else {
-        Viewer::Project(caller.project_id.clone())
-    }
+    if caller.is_admin || !view.has_restricted_types { Viewer::All } else { Viewer::Project(caller.project_id.clone()) }
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> Fault {

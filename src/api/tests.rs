@@ -159,5 +159,5 @@ fn member(project: &str) -> Caller {
 /// View with one target, whose only type is private.
 pub(in crate::api) fn view_with_a_restricted_type() -> View {
     let restricted = super::wire::tests::restricted_target();
-    View { generation: 1, types_generation: 1, targets: vec![Arc::new(restricted)] }
+    View { generation: 1, types_generation: 1, has_restricted_types: true, targets: vec![Arc::new(restricted)] }
 }

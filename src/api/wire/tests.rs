@@ -158,6 +158,7 @@ fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
     let view = View {
         generation: 1,
         types_generation: 1,
+        has_restricted_types: false,
         targets: vec![Arc::new(probed(nfs, Some(capacity), None)), Arc::new(s3)],
     };
     let everybody = Caller { is_admin: false, ..Caller::local() };
@@ -285,6 +286,7 @@ fn written_answer_can_be_parsed() {
     let view = View {
         generation: 1,
         types_generation: 1,
+        has_restricted_types: false,
         targets: vec![Arc::new(view(TargetSpec::Nfs(NfsTarget {
             export: NfsExport::parse("a:/b").expect("one"),
             options: None,
