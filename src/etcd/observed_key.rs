@@ -4,7 +4,6 @@
 //! own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -40,23 +39,23 @@ impl ObservedKey {
         &self.0.key
     }
 
-    fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
+    fn latest(&self) -> MutexGuard<'_, Option<Seen>> {
         // Each change is one assignment.
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a value that was just read.
     pub fn see(&self, value: Bytes) {
-        let former = self.seen().replace(Seen { value: value.clone(), at: Instant::now() });
+        let former = self.latest().replace(Seen { value: value.clone(), at: Instant::now() });
         if former.is_some_and(|former| former.value != value) {
             self.0.other_value.notify_one();
         }
     }
 
-    /// Returns the latest value, if it is not older than this.
+    /// Returns the latest value, and when it was seen. `None` before the first one.
     #[must_use]
-    pub fn value(&self, age_max: Duration) -> Option<Bytes> {
-        self.seen().as_ref().filter(|seen| seen.at.elapsed() <= age_max).map(|seen| seen.value.clone())
+    pub fn seen(&self) -> Option<(Bytes, Instant)> {
+        self.latest().as_ref().map(|seen| (seen.value.clone(), seen.at))
     }
 
     /// Waits until another value than the former one is seen.
@@ -67,22 +66,23 @@ impl ObservedKey {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::FutureExt as _;
 
     use super::*;
 
-    const AGE_MAX: Duration = Duration::from_secs(24);
-
     #[tokio::test(start_paused = true)]
-    async fn value_counts_for_some_time_and_another_one_is_announced() {
-        let key = ObservedKey::new("/a");
+    async fn value_has_the_time_at_which_it_was_seen_and_another_one_is_announced() {
+        let (key, start) = (ObservedKey::new("/a"), Instant::now());
+        assert_eq!(key.seen(), None);
         key.see("1".into());
+        tokio::time::advance(Duration::from_secs(1)).await;
         key.see("1".into());
-        assert_eq!((key.value(AGE_MAX), key.changed().now_or_never()), (Some("1".into()), None));
+        let at = start + Duration::from_secs(1);
+        assert_eq!((key.seen(), key.changed().now_or_never()), (Some(("1".into(), at)), None));
         key.clone().see("2".into());
         key.changed().await;
-        assert_eq!(key.value(AGE_MAX), Some("2".into()));
-        tokio::time::advance(AGE_MAX + Duration::from_secs(1)).await;
-        assert_eq!(key.value(AGE_MAX), None);
+        assert_eq!(key.seen(), Some(("2".into(), at)));
     }
 }

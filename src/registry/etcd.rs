@@ -36,7 +36,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
@@ -103,11 +103,11 @@ impl EtcdRegistry {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
     }
 
-    /// Returns the known version, if a renewal has shown at most this long ago that it has not changed.
-    fn observed_version(&self, age_max: Duration) -> Option<SharedVersion> {
+    /// Returns the known version, and when a renewal last showed that it has not changed.
+    fn observed_version(&self) -> Option<(SharedVersion, Instant)> {
         let known = (*self.known.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let observed = self.generation.value(age_max)?;
-        (observed == known.generation.to_string().as_bytes()).then_some(known)
+        let (observed, at) = self.generation.seen()?;
+        (observed == known.generation.to_string().as_bytes()).then_some((known, at))
     }
 
     /// Reads that every transaction needs.
@@ -324,10 +324,14 @@ impl SharedRegistry for EtcdRegistry {
     }
 
     async fn version(&self, age_max: Duration) -> Result<SharedVersion, Unavailable> {
-        match self.observed_version(age_max) {
-            Some(version) => Ok(version),
-            None => Ok(self.read_state(true).await?.version),
+        match self.observed_version() {
+            Some((version, at)) if at.elapsed() <= age_max => Ok(version),
+            _ => Ok(self.read_state(true).await?.version),
         }
+    }
+
+    fn seen(&self) -> Option<Instant> {
+        self.observed_version().map(|(_, at)| at)
     }
 
     async fn latest_version(&self) -> Result<SharedVersion, Unavailable> {
@@ -338,7 +342,7 @@ impl SharedRegistry for EtcdRegistry {
         loop {
             self.generation.changed().await;
             // A change of this node is known already.
-            if self.observed_version(Duration::MAX).is_none() {
+            if self.observed_version().is_none() {
                 return;
             }
         }

@@ -46,6 +46,10 @@ const QUORUM_EVERY: u32 = 10;
 /// Longest time between two comparisons with a quorum, unless the interval is longer.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(300);
 
+/// Age up to which a version counts that renewals of the node's lease have shown, as a part of the interval. A change
+/// arrives within two intervals, so this leaves time for a request.
+const SEEN_FOR: f64 = 1.9;
+
 /// Deadline of all that a change waits for before it is sent to the shared registry: a comparison in progress, and a
 /// read of the content.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,10 +90,15 @@ impl State {
         (self.compared_at, self.confirmed, self.unconfirmed) = (Some(Timestamp::now()), Some(Instant::now()), 0);
     }
 
+    /// When a comparison needs a quorum, if the one after it follows at this interval.
+    fn quorum_due(&self, interval: Duration) -> Instant {
+        let before = QUORUM_AGE_MAX.saturating_sub(interval.mul_f64(1.0 + JITTER));
+        self.confirmed.map_or_else(Instant::now, |at| at + before)
+    }
+
     /// Whether the next comparison needs a quorum, if the one after it follows at this interval.
     fn needs_quorum(&self, interval: Duration) -> bool {
-        let is_old = |at: Instant| at.elapsed() + interval.mul_f64(1.0 + JITTER) > QUORUM_AGE_MAX;
-        self.unconfirmed + 1 >= QUORUM_EVERY || self.confirmed.is_none_or(is_old)
+        self.unconfirmed + 1 >= QUORUM_EVERY || Instant::now() >= self.quorum_due(interval)
     }
 }
 
@@ -154,16 +163,28 @@ impl Replica {
         self.fleet_size.stretched(self.interval)
     }
 
-    /// Waits for this time, or until the next comparison is needed earlier.
-    async fn wait(&self, time: Duration) {
+    /// Waits for this time, or until the next comparison is needed earlier. Returns whether it is.
+    async fn wait(&self, time: Duration) -> bool {
         let early = async {
             tokio::select! {
                 () = self.early.notified() => {}
                 () = self.shared.changed() => {}
             }
         };
-        // An error means that the time has passed.
-        let _ = timeout(time, early).await;
+        timeout(time, early).await.is_ok()
+    }
+
+    /// Waits for as long as renewals of the node's lease show that nothing changes, and no quorum is due.
+    async fn wait_while_seen(&self) {
+        loop {
+            let interval = self.interval();
+            let quorum = self.state.lock().await.quorum_due(interval).saturating_duration_since(Instant::now());
+            let seen = self.shared.seen().map(|at| interval.mul_f64(SEEN_FOR).saturating_sub(at.elapsed()));
+            let rest = seen.unwrap_or_default().min(quorum);
+            if rest.is_zero() || self.wait(rest).await {
+                return;
+            }
+        }
     }
 
     async fn compare(&self) -> bool {
@@ -211,7 +232,7 @@ impl Replica {
             let found = if is_quorum {
                 self.shared.latest_version().await?
             } else {
-                self.shared.version(interval.mul_f64(1.0 + JITTER)).await?
+                self.shared.version(interval.mul_f64(SEEN_FOR)).await?
             };
             Self::verify_cloud(state, found)?;
             if Some(found) == state.version {
@@ -385,7 +406,10 @@ impl Store for ReplicaStore {
         }
         loop {
             failures = if self.compare().await { 0 } else { failures + 1 };
-            self.replica.wait(wait_after(self.replica.interval(), failures)).await;
+            let is_early = self.replica.wait(wait_after(self.replica.interval(), failures)).await;
+            if failures == 0 && !is_early {
+                self.replica.wait_while_seen().await;
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::snapshot::{RegisteredTarget, Snapshot, Write};
@@ -86,6 +87,11 @@ pub trait SharedRegistry: Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`], also when there is no registry.
     async fn latest_version(&self) -> Result<SharedVersion, Unavailable>;
+
+    /// Returns when a request for something else last showed that the version is the known one. `None`: none has.
+    fn seen(&self) -> Option<Instant> {
+        None
+    }
 
     /// Waits until something else than a call of this interface has shown that the version may have changed.
     async fn changed(&self) {

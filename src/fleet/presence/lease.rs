@@ -3,9 +3,9 @@
 //! | state | event | next state | next action |
 //! |---|---|---|---|
 //! | none | granted | granted | register at once |
-//! | granted, uncertain or held | register: the key belongs to this process | held | renew after a third of the time to live |
+//! | granted, uncertain or held | register: the key belongs to this process | held | renew after a third to a half of the time to live |
 //! | granted | register: the key belongs to another process | granted | renew and register again, until the key has ended |
-//! | held | renewed, and the key exists | held | renew after a third of the time to live |
+//! | held | renewed, and the key exists | held | renew after a third to a half of the time to live |
 //! | held or granted | etcd says that the lease has ended | none | grant at once |
 //! | held or uncertain | renewed, but the key does not exist | granted | register at once |
 //! | held | no answer, and the time to live has not passed | held | renew after a backoff |
@@ -23,11 +23,15 @@ use uuid::Uuid;
 
 use crate::etcd::{LeaseId, shortest_interval, stretched};
 
-/// Shortest time to live. etcd answers nothing for up to 40 s while it defragments.
+/// Longest time without an answer of a healthy etcd: while it defragments.
+const SILENCE_MAX: Duration = Duration::from_secs(40);
+
+/// Shortest time to live.
 pub(crate) const TTL_MIN: Duration = Duration::from_secs(60);
 
-/// Number of renewals in a time to live, so that two of them may fail.
-const RENEWALS_IN_TTL: u32 = 3;
+/// Most and fewest renewals in a time to live. A renewal that fails is repeated after a backoff, so two are enough if
+/// the time to live is long.
+const RENEWALS_IN_TTL: (u32, u32) = (3, 2);
 
 /// First and longest backoff.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -37,7 +41,14 @@ const JITTER: f64 = 0.2;
 
 /// Returns the time to live for a fleet of this size.
 pub(crate) fn ttl_for(nodes: u64) -> Duration {
-    stretched(TTL_MIN / RENEWALS_IN_TTL, nodes) * RENEWALS_IN_TTL
+    let (most, _) = RENEWALS_IN_TTL;
+    stretched(TTL_MIN / most, nodes) * most
+}
+
+/// Returns the mean time between two renewals. If etcd is silent when one is due, the next one is still in time.
+fn renewal_interval(ttl: Duration) -> Duration {
+    let (most, fewest) = RENEWALS_IN_TTL;
+    ttl.saturating_sub(SILENCE_MAX).div_f64(1.0 + JITTER).clamp(ttl / most, ttl / fewest)
 }
 
 /// Returns the longest delay before the first registration, so that a fleet that starts together is spread.
@@ -205,7 +216,7 @@ impl NodeLease {
     }
 
     fn interval(&self, random: f64) -> Duration {
-        (self.ttl / RENEWALS_IN_TTL).mul_f64(1.0 - JITTER + 2.0 * JITTER * random)
+        renewal_interval(self.ttl).mul_f64(1.0 - JITTER + 2.0 * JITTER * random)
     }
 }
 
@@ -237,10 +248,23 @@ mod tests {
             [(0, 60, 0), (1, 60, 0), (100, 60, 0), (1_000, 120, 4), (10_000, 180, 40), (100_000, 1200, 60)]
         {
             assert_eq!((ttl_for(nodes), spread_for(nodes).as_secs()), (second(seconds), spread), "{nodes}");
-            let each_second = 3.0 * f64::from(u32::try_from(nodes).expect("small")) / ttl_for(nodes).as_secs_f64();
+            let each_second =
+                f64::from(u32::try_from(nodes).expect("small")) / renewal_interval(ttl_for(nodes)).as_secs_f64();
             assert!(each_second <= 250.0, "{nodes}: {each_second}");
         }
         assert!(ttl_for(u64::MAX) > TTL_MIN);
+    }
+
+    #[test]
+    fn long_leases_are_renewed_twice_and_survive_a_silent_etcd() {
+        for (ttl, interval) in [(60, 20), (90, 42), (120, 60), (180, 90), (1200, 600)] {
+            let found = renewal_interval(second(ttl));
+            assert_eq!(found.as_secs_f64().round(), f64::from(interval), "{ttl}");
+            let longest = found.mul_f64(1.0 + JITTER);
+            assert!(ttl == 60 || longest + SILENCE_MAX <= second(ttl), "{ttl}");
+            // A renewal shows changes of the registry, which arrive within two intervals of comparisons.
+            assert!(longest <= second(ttl).mul_f64(0.6001) && second(ttl) / 3 * 2 > longest, "{ttl}");
+        }
     }
 
     #[test]
