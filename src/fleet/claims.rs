@@ -14,8 +14,9 @@
 //!
 //! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look at
 //! the keys is one transaction that only reads, and that answers nothing if nothing has changed since the latest look. A
-//! holder looks three times in a time to live, and may have to give a claim back. The others look once, which is most of
-//! what the facts cost etcd. A node that needs no facts sends nothing.
+//! holder looks three times in a time to live, and may have to give a claim back. The others look once. If nothing has
+//! changed then, the renewals of the node's lease also check that nothing changes, and the node looks again when
+//! something has. So a fleet at rest sends no requests for facts. A node that needs no facts sends nothing.
 //!
 //! Without an answer of etcd, a holder continues. The other nodes use the facts that they have, and each finds its own
 //! at a random time before these are too old. A node that has just started and never had an answer does so at once.
@@ -61,7 +62,7 @@ const ALONE_AFTER_TTLS: u32 = 3;
 /// Time after the start without an answer after which a node is alone.
 const ALONE_AFTER_START: Duration = Duration::from_secs(10);
 
-/// Number of facts in one transaction. Each is two operations, and etcd allows 128.
+/// Number of facts in one transaction, or in the conditions of a renewal. Each is two operations, and etcd allows 128.
 const FACTS_IN_TXN: usize = 60;
 
 /// Time after which a fact is deleted that nobody has renewed.
@@ -110,6 +111,7 @@ impl Claims {
             lease,
             board,
             facts: HashMap::new(),
+            checked: Vec::new(),
             answered_at: None,
             failures: 0,
             started_at: Instant::now(),
@@ -135,6 +137,15 @@ struct KnownFact {
     is_unregistered: bool,
 }
 
+impl KnownFact {
+    /// Whether this node holds the claim as etcd had it at the latest look. A member that is behind may still show what
+    /// was there before this node made a claim or gave it back.
+    fn is_settled(&self, node: &str) -> bool {
+        let own = self.found.as_ref().filter(|found| found.value == node.as_bytes());
+        own.map(|own| own.create_revision) == self.claim.held()
+    }
+}
+
 /// Answer to a request for a claim.
 struct ClaimAnswer {
     /// Its revision. `None` if it was refused.
@@ -150,6 +161,8 @@ struct Exchange {
     lease: HeldLease,
     board: Arc<FactBoard>,
     facts: HashMap<FactKey, KnownFact>,
+    /// The facts whose claims and values are in the conditions of the renewals.
+    checked: Vec<FactKey>,
     answered_at: Option<Instant>,
     /// Looks in a row without an answer.
     failures: u32,
@@ -176,7 +189,14 @@ impl Exchange {
             let awaited = AWAITED_INTERVAL.max(shortest_interval(self.lease.nodes()));
             let interval = if self.board.is_awaited() { interval.min(awaited) } else { interval };
             sleep(INTERVAL_MIN).await;
-            drop(timeout(interval.saturating_sub(INTERVAL_MIN), self.board.changed()).await);
+            let early = async {
+                tokio::select! {
+                    () = self.board.changed() => {}
+                    () = self.lease.conditions().checked() => {}
+                }
+            };
+            // An error means that the time has passed.
+            let _ = timeout(interval.saturating_sub(INTERVAL_MIN), early).await;
         }
     }
 
@@ -189,9 +209,15 @@ impl Exchange {
     async fn look_at_all(&mut self) {
         let asked = self.board.asked_for(SIT_OUT);
         self.facts.retain(|known, _| asked.iter().any(|(key, _)| key == known));
+        let is_checked = self.checked.iter().eq(asked.iter().map(|(key, _)| key));
+        let shown = self.lease.conditions().take().filter(|_| is_checked);
+        let mut is_unchanged = true;
         for some in asked.chunks(FACTS_IN_TXN) {
-            match self.look_at(some).await {
-                Ok(()) => (self.answered_at, self.failures) = (Some(Instant::now()), 0),
+            match self.look_at(some, shown).await {
+                Ok(is_same) => {
+                    is_unchanged &= is_same;
+                    (self.answered_at, self.failures) = (Some(Instant::now()), 0);
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the facts of other nodes were not read");
                     self.failures = self.failures.saturating_add(1);
@@ -199,6 +225,12 @@ impl Exchange {
                 }
             }
         }
+        // What has just changed may change all the time. Then a read at each look costs less.
+        let can_check =
+            is_unchanged && asked.len() <= FACTS_IN_TXN && self.facts.values().all(|it| it.is_settled(&self.node));
+        let checked = if can_check { asked } else { Vec::new() };
+        self.lease.conditions().set(self.unchanged(&checked).unwrap_or_default());
+        self.checked = checked.into_iter().map(|(key, _)| key).collect();
     }
 
     fn set_roles(&self) {
@@ -220,32 +252,40 @@ impl Exchange {
         format!("{}{folder}/{target}/{}/{subject}", self.prefix, kind.as_str())
     }
 
-    /// Reads claims and facts in one transaction, unless all are as at the latest look, and acts on them.
-    async fn look_at(&mut self, asked: &[(FactKey, bool)]) -> Result<(), EtcdError> {
+    /// Reads claims and facts in one transaction, unless all are as at the latest look, and acts on them. `shown` says
+    /// whether they are, if a renewal has shown it. Returns whether they are, or were never looked at before.
+    async fn look_at(&mut self, asked: &[(FactKey, bool)], shown: Option<bool>) -> Result<bool, EtcdError> {
         for (key, _) in asked {
             self.facts.entry(key.clone()).or_default();
         }
-        let reads = asked.iter().flat_map(|(key, _)| FOLDERS.map(|folder| TxnOperation::get(self.key(folder, key))));
-        let reads = reads.collect();
-        let txn = match self.unchanged(asked) {
-            Some(compares) => Txn { compares, success: Vec::new(), failure: reads },
-            // Without a condition, a transaction succeeds.
-            None => Txn { success: reads, ..Txn::default() },
-        };
-        let mut found = self.store.commit(&txn).await?.results.into_iter().map(|result| match result {
-            TxnResult::Range(entries) => entries.into_iter().next(),
-            _ => None,
-        });
-        let is_unchanged = found.len() == 0;
+        let found = if shown == Some(true) { Vec::new() } else { self.read(asked, shown).await? };
+        let (is_read, mut found, mut is_unchanged) = (!found.is_empty(), found.into_iter(), true);
         for (key, is_wanted) in asked {
-            if !is_unchanged {
+            if is_read {
                 let (claim, fact) = (found.next().flatten(), found.next().flatten());
-                self.receive(key, claim, fact.as_ref());
+                is_unchanged &= !self.receive(key, claim, fact.as_ref());
             }
             self.act(key, *is_wanted).await?;
             self.share(key).await?;
         }
-        Ok(())
+        Ok(is_unchanged)
+    }
+
+    /// Reads each claim and the fact after it. Empty if all are as at the latest look.
+    async fn read(&self, asked: &[(FactKey, bool)], shown: Option<bool>) -> Result<Vec<Option<KeyValue>>, EtcdError> {
+        let reads = asked.iter().flat_map(|(key, _)| FOLDERS.map(|folder| TxnOperation::get(self.key(folder, key))));
+        let reads = reads.collect();
+        let txn = match self.unchanged(asked).filter(|_| shown.is_none()) {
+            Some(compares) => Txn { compares, success: Vec::new(), failure: reads },
+            // Without a condition, a transaction succeeds.
+            None => Txn { success: reads, ..Txn::default() },
+        };
+        let results = self.store.commit(&txn).await?.results.into_iter();
+        let found = results.map(|result| match result {
+            TxnResult::Range(entries) => entries.into_iter().next(),
+            TxnResult::Put | TxnResult::Deleted(_) => None,
+        });
+        Ok(found.collect())
     }
 
     /// Returns the conditions that all claims and facts are as at the latest look. `None` if one was never looked at.
@@ -260,13 +300,18 @@ impl Exchange {
         Some(compares)
     }
 
-    /// Notes a claim and a fact, and passes the fact of another node to the board.
-    fn receive(&mut self, key: &FactKey, claim: Option<KeyValue>, found: Option<&KeyValue>) {
-        let Some(known) = self.facts.get_mut(key) else { return };
+    /// Notes a claim and a fact, and passes the fact of another node to the board. Returns whether one has changed since
+    /// the latest look.
+    fn receive(&mut self, key: &FactKey, claim: Option<KeyValue>, found: Option<&KeyValue>) -> bool {
+        let Some(known) = self.facts.get_mut(key) else { return false };
+        let revision_of = |found: Option<&KeyValue>| found.map(|found| found.mod_revision).unwrap_or_default();
+        let (claim_revision, revision) = (revision_of(claim.as_ref()), revision_of(found));
+        let is_other_claim = revision_of(known.found.as_ref()) != claim_revision;
         known.found = claim;
-        let revision = Some(found.map(|found| found.mod_revision).unwrap_or_default());
-        let is_known = std::mem::replace(&mut known.fact_revision, revision) == revision;
-        let Some(found) = found.filter(|found| !is_known && found.value.len() <= FACT_MAX) else { return };
+        let former = known.fact_revision.replace(revision);
+        let has_changed = former.is_some_and(|former| former != revision || is_other_claim);
+        let is_known = former == Some(revision);
+        let Some(found) = found.filter(|found| !is_known && found.value.len() <= FACT_MAX) else { return has_changed };
         match serde_json::from_slice(&found.value) {
             Ok(StoredFact { node, observed_at, value, .. }) => {
                 self.board.receive(key, SharedFact { node, observed_at, value });
@@ -275,6 +320,7 @@ impl Exchange {
                 tracing::warn!(target_id = %key.target, fact = key.kind.as_str(), %error, "a fact of another node is not valid, and not used")
             }
         }
+        has_changed
     }
 
     async fn act(&mut self, key: &FactKey, is_wanted: bool) -> Result<(), EtcdError> {

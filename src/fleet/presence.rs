@@ -9,9 +9,12 @@
 //! of a cloned host. **Nothing waits for it.** Presence is a task of its own, and reads of its state come from memory.
 //!
 //! What etcd spends on a request is mostly its own wakeup. So the request after each renewal, which looks whether the
-//! key exists, also reads the generation of the registry ([`ObservedKey`]).
+//! key exists, also reads the generation of the registry ([`ObservedKey`]) and checks whether shared facts have changed
+//! ([`RenewalConditions`]).
 
+mod conditions;
 mod lease;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,8 +31,10 @@ use crate::etcd::{
     TxnResult,
 };
 use crate::model::random_fraction;
+use conditions::RenewalConditions;
 pub(super) use lease::backoff;
 use lease::{LeaseAction, LeaseState, NodeLease, TTL_MIN, spread_for, ttl_for};
+pub use status::PresenceStatus;
 
 /// Longest wait for etcd when the agent stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(300);
@@ -75,32 +80,6 @@ struct Info<'a> {
     labels: &'a BTreeMap<String, String>,
 }
 
-/// Whether the other nodes see this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PresenceStatus {
-    /// They do.
-    Present,
-    /// They did. It is unknown whether they still do, for this reason.
-    Uncertain(String),
-    /// They do not, for this reason.
-    Absent(String),
-    /// Another process has the name of this node.
-    DuplicateNodeId(String),
-}
-
-impl PresenceStatus {
-    /// Returns its name and the reason, if there is one.
-    #[must_use]
-    pub fn parts(&self) -> (&'static str, Option<&str>) {
-        match self {
-            Self::Present => ("present", None),
-            Self::Uncertain(why) => ("uncertain", Some(why)),
-            Self::Absent(why) => ("absent", Some(why)),
-            Self::DuplicateNodeId(why) => ("duplicate_node_id", Some(why)),
-        }
-    }
-}
-
 /// Returns why the lease must not be renewed: a sentence about the probe that does not end. `None` if every probe ends.
 pub type LateProbe = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
@@ -121,6 +100,7 @@ struct Shared {
     lease: Mutex<NodeLease>,
     fleet_size: FleetSize,
     generation: ObservedKey,
+    conditions: RenewalConditions,
     status: watch::Sender<PresenceStatus>,
 }
 
@@ -151,6 +131,7 @@ impl Presence {
             lease: Mutex::new(NodeLease::new(Instant::now())),
             fleet_size,
             generation,
+            conditions: RenewalConditions::default(),
             status: watch::Sender::new(PresenceStatus::Absent("the agent has just started".to_owned())),
         });
         let task = tokio::spawn(shared.clone().run());
@@ -195,6 +176,11 @@ impl HeldLease {
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.0.lease().ttl()
+    }
+
+    /// Conditions that each renewal also checks. etcd allows 127 of them by default.
+    pub(super) fn conditions(&self) -> &RenewalConditions {
+        &self.0.conditions
     }
 
     /// Number of nodes when it was last counted, at least one.
@@ -376,18 +362,33 @@ impl Shared {
     }
 
     /// Whether a member says from its own state that the key of this node exists. The same request reads the generation
-    /// of the registry.
+    /// of the registry, and checks the conditions.
     async fn is_registered_locally(&self, lease: LeaseId) -> Result<bool, EtcdError> {
-        let generation = RangeRequest::key(self.generation.key().to_owned()).serializable();
-        let reads = vec![TxnOperation::Range(generation)];
-        let compares = vec![Compare::lease(self.alive_key(), lease)];
-        let answer = self.store.commit(&Txn { compares, success: reads.clone(), failure: reads }).await?;
-        if let Some(TxnResult::Range(found)) = answer.results.into_iter().next()
-            && let Some(generation) = found.into_iter().next()
-        {
+        let (conditions, key) = (self.conditions.get(), self.alive_key());
+        let read = |key: String| RangeRequest::key(key).serializable();
+        let generation = TxnOperation::Range(read(self.generation.key().to_owned()));
+        let txn = Txn {
+            compares: [Compare::lease(key.clone(), lease)].into_iter().chain(conditions.iter().cloned()).collect(),
+            success: vec![generation.clone()],
+            failure: vec![generation, TxnOperation::Range(read(key).keys_only())],
+        };
+        let answer = self.store.commit(&txn).await.inspect_err(|_| {
+            // The next renewal must not fail because of them, for example without the right to read their keys.
+            self.conditions.set(Vec::new());
+        })?;
+        let mut found = answer.results.into_iter().map(|result| match result {
+            TxnResult::Range(entries) => entries.into_iter().next(),
+            TxnResult::Put | TxnResult::Deleted(_) => None,
+        });
+        if let Some(generation) = found.next().flatten() {
             self.generation.see(generation.value);
         }
-        Ok(answer.succeeded)
+        let is_own = |found: Option<KeyValue>| found.is_some_and(|found| found.lease == Some(lease));
+        let is_registered = answer.succeeded || is_own(found.next().flatten());
+        if is_registered {
+            self.conditions.note(&conditions, answer.succeeded);
+        }
+        Ok(is_registered)
     }
 
     async fn is_registered(&self, lease: LeaseId) -> Result<bool, EtcdError> {

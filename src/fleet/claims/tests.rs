@@ -270,6 +270,41 @@ async fn nodes_of_a_large_fleet_do_not_look_every_few_seconds_while_they_wait() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn fleet_at_rest_sends_no_requests_for_facts() {
+    let (cluster, mut nodes) = start(NODES);
+    pass(&mut nodes, 600).await;
+    let before = cluster.requests();
+    pass(&mut nodes, 3600).await;
+    let requests = cluster.requests() - before;
+    // In an hour, each node sends two requests for each of 180 renewals, and counts the nodes 6 times.
+    let presence = NODES as u64 * (2 * 180 + 6);
+    // The holder looks as often. It writes the fact 6 times, which the others read, and they look once more.
+    let facts = 180 + 6 * (1 + 2 * (NODES as u64 - 1));
+    assert!(requests <= (presence + facts) * 103 / 100, "{requests}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_shows_a_node_that_a_fact_has_changed() {
+    let (cluster, mut nodes) = start(NODES);
+    pass(&mut nodes, 480).await;
+    let holder = holder(&cluster).expect("a holder");
+    let facts = |nodes: &mut [SimulatedNode]| -> Vec<String> {
+        let others = nodes.iter_mut().enumerate().filter(|(number, _)| *number != holder);
+        others
+            .map(|(_, node)| match node.probe() {
+                Some(Turn::Use(fact)) => fact.value,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    };
+    assert_eq!(facts(&mut nodes), ["A 1"; NODES - 1]);
+    nodes[holder].found_at = None;
+    // The next probe of the holder, its write, and the longest time between two renewals.
+    pass(&mut nodes, 10 + 1 + 24 + 2).await;
+    assert_eq!(facts(&mut nodes), ["A 2"; NODES - 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_that_needs_no_facts_sends_nothing() {
     let cluster = Arc::new(SimulatedCluster::default());
     let mut node = SimulatedNode::start(&cluster, 0);

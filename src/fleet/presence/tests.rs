@@ -96,6 +96,28 @@ async fn renewals_read_the_generation_of_the_registry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn renewals_check_conditions_of_other_keys() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    cluster.put("/t/v1/facts/a", "1");
+    let node = SimulatedNode::start(&cluster, 0, "a");
+    let lease = node.presence.as_ref().expect("runs").lease();
+    let conditions = lease.conditions();
+    conditions.set(vec![Compare::value("/t/v1/facts/a", "1"), Compare::absent("/t/v1/claims/a")]);
+    let before = cluster.requests();
+    for (key, holds) in [("/t/v1/facts/b", true), ("/t/v1/facts/a", false)] {
+        cluster.put(key, "2");
+        pass(25).await;
+        assert_eq!((conditions.take(), node.status()), (Some(holds), PresenceStatus::Present), "{key}");
+    }
+    assert!(cluster.requests() - before <= 4 + 4, "the start, and two requests for each renewal");
+    // Without the key of the node, they are not known.
+    cluster.delete_all(&["/t/v1/nodes/a/alive".to_owned()]);
+    pass(25).await;
+    assert_eq!(conditions.take(), None);
+    assert!(is_alive(&cluster, "a"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn stopped_node_vanishes_at_once_and_a_killed_one_within_the_time_to_live() {
     let cluster = Arc::new(SimulatedCluster::default());
     let mut node = SimulatedNode::start(&cluster, 0, "a");
