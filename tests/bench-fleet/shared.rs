@@ -36,7 +36,10 @@ pub const SIZES: [SharingGoals; 2] = [
 const WRITES_P99_MAX: Duration = Duration::from_millis(50);
 
 /// Time over which nodes at rest are measured: two intervals of renewals with 10,000 nodes.
-const REST_MEASURED: Duration = Duration::from_secs(80);
+const REST_MEASURED: Duration = Duration::from_secs(180);
+
+/// Number of times to live until each node has counted the nodes again and has seen that the facts do not change.
+const TTLS_BEFORE_REST: u32 = 2;
 
 /// Time for which nodes write each verdict.
 const NAIVE_MEASURED: Duration = Duration::from_secs(30);
@@ -165,6 +168,7 @@ fn p99(times: Vec<Duration>) -> anyhow::Result<(String, Duration)> {
 
 async fn rest(goals: &SharingGoals, member: &Member, fleet: &SharingNodes, table: &mut Table) -> anyhow::Result<()> {
     wait_until_at_rest(member, fleet).await?;
+    sleep(ttl(fleet.count()) * TTLS_BEFORE_REST).await;
     fleet.meter.take();
     let (before, began) = (member.work().await?, Instant::now());
     sleep(REST_MEASURED).await;
