@@ -39,6 +39,7 @@ pub mod wire;
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Request, State as Shared};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -78,7 +79,7 @@ pub fn router(
     metrics: &Arc<Metrics>,
     has_ui: bool,
 ) -> Service {
-    service(routes(agent, node_facts, &auth, has_ui), auth, metrics)
+    service(routes(agent, node_facts, auth.clone(), has_ui), auth, metrics)
 }
 
 /// Returns the metrics alone as a service, behind the same authentication.
@@ -127,15 +128,17 @@ async fn admit(Shared(gate): Shared<Arc<Gate>>, request: Request, next: Next) ->
 }
 
 /// Returns the routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
-fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth, has_ui: bool) -> Router {
-    let table = if has_ui { table().merge(pages()) } else { table() };
-    let (router, mut openapi) = table.split_for_parts();
-    description::complete(&mut openapi, auth);
-    let description = openapi.to_json().unwrap_or_default().into();
-    router
+fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>, has_ui: bool) -> Router {
+    let table = move || if has_ui { table().merge(pages()) } else { table() };
+    let describe = move || {
+        let mut openapi = table().into_openapi();
+        description::complete(&mut openapi, &auth);
+        openapi.to_json().unwrap_or_default().into()
+    };
+    Router::from(table())
         .fallback(fault::no_such_route)
         .method_not_allowed_fallback(fault::no_such_method)
-        .with_state(Arc::new(ApiState::new(agent, node_facts, description)))
+        .with_state(Arc::new(ApiState::new(agent, node_facts, Box::new(describe))))
 }
 
 /// Returns the routes that change the registry and those that show target types, for another role of this program. They
@@ -146,7 +149,7 @@ pub fn registry_routes(agent: Agent, node_facts: ReadNodeFacts) -> OpenApiRouter
         .routes(routes!(targets::create))
         .routes(routes!(targets::modify, targets::delete))
         .routes(routes!(targets::set_default));
-    changes.merge(type_routes()).with_state(Arc::new(ApiState::new(agent, node_facts, axum::body::Bytes::new())))
+    changes.merge(type_routes()).with_state(Arc::new(ApiState::new(agent, node_facts, Box::new(Bytes::new))))
 }
 
 fn type_routes() -> OpenApiRouter<State> {

@@ -1,6 +1,6 @@
 //! State that all handlers share.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -23,6 +23,9 @@ const PAGES_MAX: usize = 8;
 
 /// Reads the facts about host and agent, as [`NodeFacts::read`] does.
 pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
+
+/// Makes the OpenAPI document.
+pub(super) type Describe = Box<dyn FnOnce() -> Bytes + Send>;
 
 /// Reference to the shared state. A single one, because every request clones it several times.
 pub(super) type State = Arc<ApiState>;
@@ -54,15 +57,15 @@ pub(super) struct ApiState {
     pub(super) verdicts: ListCache<TargetView>,
     /// The list of target types.
     pub(super) types: ListCache<TargetType>,
-    /// The OpenAPI document.
-    pub(super) description: Bytes,
+    /// The OpenAPI document, made for the first request of it. Most agents never get one.
+    pub(super) description: LazyLock<Bytes, Describe>,
     /// Permits to make a page for a browser.
     pub(super) pages: Semaphore,
 }
 
 impl ApiState {
     /// State with empty caches.
-    pub(super) fn new(agent: Agent, node_facts: ReadNodeFacts, description: Bytes) -> Self {
+    pub(super) fn new(agent: Agent, node_facts: ReadNodeFacts, describe: Describe) -> Self {
         Self {
             node_facts,
             targets: targets(|caller, target| json(&wire::Target::seen_by(caller, target))),
@@ -79,7 +82,7 @@ impl ApiState {
                 id: |found| found.id,
                 render: |caller, found| json(&wire::TargetType::seen_by(caller, found)),
             }),
-            description,
+            description: LazyLock::new(describe),
             agent,
             pages: Semaphore::new(PAGES_MAX),
         }

@@ -69,14 +69,13 @@ impl Api {
         let host = Host::new(workers, mounts, "test".to_owned(), ProcessRole::Daemon);
         let agent = Agent::start(registry, Arc::new(host), AgentSettings::quiet(), tokio::sync::mpsc::channel(1).0);
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
-        let auth = super::Auth::none();
-        let routes = super::routes(agent.clone(), facts.clone(), &auth, true);
+        let auth = Arc::new(super::Auth::none());
+        let routes = super::routes(agent.clone(), facts.clone(), auth.clone(), true);
         let config = super::ConfigState {
             fingerprint: "0123456789ab".to_owned(),
             is_last_reload_successful: true,
             loaded_at: Timestamp::UNIX_EPOCH,
         };
-        let auth = Arc::new(auth);
         let notifier = Arc::new(crate::notify::Notifier::new(ChildCensus::new()));
         let metrics =
             super::Metrics::new(agent.clone(), facts.clone(), auth.clone(), notifier, MetricsDetail::Full, config);
