@@ -26,6 +26,6 @@ pub use fleet_size::FleetSize;
 pub(crate) use fleet_size::{shortest_interval, stretched};
 pub use key_value::{AnswerHeader, EtcdRevision, KeyRange, KeyValue, LeaseId, RangeAnswer, RangeRequest};
 pub use member_status::MemberStatus;
-pub use observed_key::ObservedKey;
+pub use observed_key::{Observation, ObservedKey};
 pub use store::{GrantedLease, KeyValueStore};
 pub use transaction::{Compare, CompareCondition, Txn, TxnAnswer, TxnOperation, TxnResult};

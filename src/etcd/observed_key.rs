@@ -4,10 +4,14 @@
 //! own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+/// Time after which a read asks a quorum again.
+const QUORUM_AFTER: Duration = Duration::from_secs(120);
 
 /// A key with the latest value that was seen. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -16,14 +20,19 @@ pub struct ObservedKey(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     key: String,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<Observation>>,
     other_value: Notify,
 }
 
-#[derive(Debug, Clone)]
-struct Seen {
-    value: Bytes,
-    at: Instant,
+/// A value that was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The value.
+    pub value: Bytes,
+    /// When it was last seen.
+    pub at: Instant,
+    /// When a quorum last confirmed a value.
+    pub confirmed: Option<Instant>,
 }
 
 impl ObservedKey {
@@ -39,23 +48,34 @@ impl ObservedKey {
         &self.0.key
     }
 
-    fn latest(&self) -> MutexGuard<'_, Option<Seen>> {
+    fn latest(&self) -> MutexGuard<'_, Option<Observation>> {
         // Each change is one assignment.
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a value that was just read.
-    pub fn see(&self, value: Bytes) {
-        let former = self.latest().replace(Seen { value: value.clone(), at: Instant::now() });
-        if former.is_some_and(|former| former.value != value) {
+    /// Notes a value that was just read. `is_quorum`: whether a quorum confirmed it.
+    pub fn see(&self, value: Bytes, is_quorum: bool) {
+        let mut latest = self.latest();
+        let (former, at) = (latest.take(), Instant::now());
+        let is_other = former.as_ref().is_some_and(|former| former.value != value);
+        let confirmed = if is_quorum { Some(at) } else { former.and_then(|former| former.confirmed) };
+        *latest = Some(Observation { value, at, confirmed });
+        drop(latest);
+        if is_other {
             self.0.other_value.notify_one();
         }
     }
 
-    /// Returns the latest value, and when it was seen. `None` before the first one.
+    /// Returns the latest value. `None` before the first one.
     #[must_use]
-    pub fn seen(&self) -> Option<(Bytes, Instant)> {
-        self.latest().as_ref().map(|seen| (seen.value.clone(), seen.at))
+    pub fn seen(&self) -> Option<Observation> {
+        self.latest().clone()
+    }
+
+    /// Whether the next read should ask a quorum: any other member may be cut off, and show an old value for ever.
+    #[must_use]
+    pub fn needs_quorum(&self) -> bool {
+        self.seen().and_then(|seen| seen.confirmed).is_none_or(|at| at.elapsed() >= QUORUM_AFTER)
     }
 
     /// Waits until another value than the former one is seen.
@@ -66,8 +86,6 @@ impl ObservedKey {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures::FutureExt as _;
 
     use super::*;
@@ -75,14 +93,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn value_has_the_time_at_which_it_was_seen_and_another_one_is_announced() {
         let (key, start) = (ObservedKey::new("/a"), Instant::now());
-        assert_eq!(key.seen(), None);
-        key.see("1".into());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        key.see("1".into());
-        let at = start + Duration::from_secs(1);
-        assert_eq!((key.seen(), key.changed().now_or_never()), (Some(("1".into(), at)), None));
-        key.clone().see("2".into());
+        assert_eq!((key.seen(), key.needs_quorum()), (None, true));
+        key.see("1".into(), true);
+        assert!(!key.needs_quorum());
+        tokio::time::advance(QUORUM_AFTER).await;
+        key.see("1".into(), false);
+        let (at, confirmed) = (start + QUORUM_AFTER, Some(start));
+        let expected = Observation { value: "1".into(), at, confirmed };
+        assert_eq!((key.seen(), key.changed().now_or_never(), key.needs_quorum()), (Some(expected), None, true));
+        key.clone().see("2".into(), false);
         key.changed().await;
-        assert_eq!(key.seen(), Some(("2".into(), at)));
+        assert_eq!(key.seen(), Some(Observation { value: "2".into(), at, confirmed }));
     }
 }

@@ -13,9 +13,9 @@
 //! outlives its target. A node that has not joined the registry finds the facts of its own targets itself.
 //!
 //! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look at
-//! the keys is one transaction that only reads, and that answers nothing if nothing has changed since the latest look. A
-//! holder looks three times in a time to live, and may have to give a claim back. The others look once. If nothing has
-//! changed then, the renewals of the node's lease also check that nothing changes, and the node looks again when
+//! the keys is one transaction that only reads, and that answers nothing if nothing has changed since the latest look.
+//! A holder looks three times in a time to live, and may have to give a claim back. The others look once. If nothing
+//! has changed then, the renewals of the node's lease also check that nothing changes, and the node looks again when
 //! something has. So a fleet at rest sends no requests for facts. A node that needs no facts sends nothing.
 //!
 //! Without an answer of etcd, a holder continues. The other nodes use the facts that they have, and each finds its own
@@ -300,8 +300,8 @@ impl Exchange {
         Some(compares)
     }
 
-    /// Notes a claim and a fact, and passes the fact of another node to the board. Returns whether one has changed since
-    /// the latest look.
+    /// Notes a claim and a fact, and passes the fact of another node to the board. Returns whether one has changed
+    /// since the latest look.
     fn receive(&mut self, key: &FactKey, claim: Option<KeyValue>, found: Option<&KeyValue>) -> bool {
         let Some(known) = self.facts.get_mut(key) else { return false };
         let revision_of = |found: Option<&KeyValue>| found.map(|found| found.mod_revision).unwrap_or_default();

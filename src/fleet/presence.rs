@@ -353,7 +353,7 @@ impl Shared {
             return Ok(());
         };
         // Old releases of etcd renew a lease that they have revoked (fixed in 3.4.38 and 3.5.23).
-        let is_registered = self.is_registered_locally(lease).await? || self.is_registered(lease).await?;
+        let is_registered = self.is_registered(lease).await? || self.is_registered_by_quorum(lease).await?;
         self.lease().renewed(ttl, is_registered, asked, Instant::now(), random_fraction());
         if is_registered {
             self.publish(None);
@@ -361,11 +361,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a member says from its own state that the key of this node exists. The same request reads the generation
-    /// of the registry, and checks the conditions.
-    async fn is_registered_locally(&self, lease: LeaseId) -> Result<bool, EtcdError> {
+    /// Whether a member says that the key of this node exists, mostly from its own state. The same request reads the
+    /// generation of the registry, and checks the conditions.
+    async fn is_registered(&self, lease: LeaseId) -> Result<bool, EtcdError> {
         let (conditions, key) = (self.conditions.get(), self.alive_key());
-        let read = |key: String| RangeRequest::key(key).serializable();
+        let is_quorum = self.generation.needs_quorum();
+        let read = |key: String| RangeRequest { is_serializable: !is_quorum, ..RangeRequest::key(key) };
         let generation = TxnOperation::Range(read(self.generation.key().to_owned()));
         let txn = Txn {
             compares: [Compare::lease(key.clone(), lease)].into_iter().chain(conditions.iter().cloned()).collect(),
@@ -381,7 +382,7 @@ impl Shared {
             TxnResult::Put | TxnResult::Deleted(_) => None,
         });
         if let Some(generation) = found.next().flatten() {
-            self.generation.see(generation.value);
+            self.generation.see(generation.value, is_quorum);
         }
         let is_own = |found: Option<KeyValue>| found.is_some_and(|found| found.lease == Some(lease));
         let is_registered = answer.succeeded || is_own(found.next().flatten());
@@ -391,7 +392,7 @@ impl Shared {
         Ok(is_registered)
     }
 
-    async fn is_registered(&self, lease: LeaseId) -> Result<bool, EtcdError> {
+    async fn is_registered_by_quorum(&self, lease: LeaseId) -> Result<bool, EtcdError> {
         let found = self.store.range(&RangeRequest::key(self.alive_key()).keys_only()).await?.entries;
         Ok(found.iter().any(|found| found.lease == Some(lease)))
     }

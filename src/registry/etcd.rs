@@ -17,8 +17,8 @@
 //! transaction decides whether it was made. It replaces the generation if that is still the expected one. This also
 //! prevents that the commit is made later.
 //!
-//! The renewals of a node's lease also read the generation (`fleet::presence`). So a node that is present sends no request
-//! to learn that the registry has not changed.
+//! The renewals of a node's lease also read the generation (`fleet::presence`), and at times a quorum confirms it. So a
+//! node that is present sends no request to learn that the registry has not changed.
 //!
 //! Fields of a target or type that this version does not know stay when it is rewritten.
 
@@ -36,14 +36,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
+use super::shared::{
+    CloudId, SeenVersion, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable,
+};
 use super::snapshot::{Snapshot, Write};
 use crate::etcd::{
-    Compare, EtcdError, EtcdRevision, KeyRange, KeyValueStore, ObservedKey, RangeRequest, Txn, TxnAnswer, TxnOperation,
-    TxnResult,
+    Compare, EtcdError, EtcdRevision, KeyRange, KeyValueStore, Observation, ObservedKey, RangeRequest, Txn, TxnAnswer,
+    TxnOperation, TxnResult,
 };
 use content::{ReadError, unavailable};
 use keys::RegistryKeys;
@@ -103,11 +105,11 @@ impl EtcdRegistry {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
     }
 
-    /// Returns the known version, and when a renewal last showed that it has not changed.
-    fn observed_version(&self) -> Option<(SharedVersion, Instant)> {
+    /// Returns the known version, and when renewals last showed that it has not changed.
+    fn observed_version(&self) -> Option<(SharedVersion, SeenVersion)> {
         let known = (*self.known.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let (observed, at) = self.generation.seen()?;
-        (observed == known.generation.to_string().as_bytes()).then_some((known, at))
+        let Observation { value, at, confirmed } = self.generation.seen()?;
+        (value == known.generation.to_string().as_bytes()).then_some((known, SeenVersion { at, confirmed }))
     }
 
     /// Reads that every transaction needs.
@@ -325,13 +327,13 @@ impl SharedRegistry for EtcdRegistry {
 
     async fn version(&self, age_max: Duration) -> Result<SharedVersion, Unavailable> {
         match self.observed_version() {
-            Some((version, at)) if at.elapsed() <= age_max => Ok(version),
+            Some((version, seen)) if seen.at.elapsed() <= age_max => Ok(version),
             _ => Ok(self.read_state(true).await?.version),
         }
     }
 
-    fn seen(&self) -> Option<Instant> {
-        self.observed_version().map(|(_, at)| at)
+    fn seen(&self) -> Option<SeenVersion> {
+        self.observed_version().map(|(_, seen)| seen)
     }
 
     async fn latest_version(&self) -> Result<SharedVersion, Unavailable> {

@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::membership::{Aliases, ReplicaStatus};
-use super::shared::{CloudId, SharedCommitError, SharedRegistry, SharedVersion, Unavailable};
+use super::shared::{CloudId, SeenVersion, SharedCommitError, SharedRegistry, SharedVersion, Unavailable};
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, CopyStore, SharedChangeError, StorageError, Store};
 use crate::etcd::FleetSize;
@@ -88,6 +88,17 @@ struct State {
 impl State {
     fn confirm(&mut self) {
         (self.compared_at, self.confirmed, self.unconfirmed) = (Some(Timestamp::now()), Some(Instant::now()), 0);
+    }
+
+    /// Notes that a quorum has confirmed the known version. Returns whether that is newer than what was known.
+    fn confirm_seen(&mut self, seen: SeenVersion) -> bool {
+        let Some(at) =
+            seen.confirmed.filter(|at| self.version.is_some() && self.confirmed.is_some_and(|known| *at > known))
+        else {
+            return false;
+        };
+        (self.compared_at, self.confirmed, self.unconfirmed) = (Some(Timestamp::now() - at.elapsed()), Some(at), 0);
+        true
     }
 
     /// When a comparison needs a quorum, if the one after it follows at this interval.
@@ -177,10 +188,14 @@ impl Replica {
     /// Waits for as long as renewals of the node's lease show that nothing changes, and no quorum is due.
     async fn wait_while_seen(&self) {
         loop {
-            let interval = self.interval();
-            let quorum = self.state.lock().await.quorum_due(interval).saturating_duration_since(Instant::now());
-            let seen = self.shared.seen().map(|at| interval.mul_f64(SEEN_FOR).saturating_sub(at.elapsed()));
-            let rest = seen.unwrap_or_default().min(quorum);
+            let (interval, Some(seen)) = (self.interval(), self.shared.seen()) else { return };
+            let mut state = self.state.lock().await;
+            if state.confirm_seen(seen) {
+                self.report(&state, None);
+            }
+            let quorum = state.quorum_due(interval);
+            drop(state);
+            let rest = quorum.min(seen.at + interval.mul_f64(SEEN_FOR)).saturating_duration_since(Instant::now());
             if rest.is_zero() || self.wait(rest).await {
                 return;
             }

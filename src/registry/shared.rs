@@ -32,6 +32,15 @@ pub struct SharedVersion {
     pub generation: i64,
 }
 
+/// When requests for something else showed the known version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenVersion {
+    /// The latest one.
+    pub at: Instant,
+    /// The latest one that a quorum answered.
+    pub confirmed: Option<Instant>,
+}
+
 /// The content of a shared registry at one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedContent {
@@ -88,8 +97,8 @@ pub trait SharedRegistry: Send + Sync + 'static {
     /// [`Unavailable`], also when there is no registry.
     async fn latest_version(&self) -> Result<SharedVersion, Unavailable>;
 
-    /// Returns when a request for something else last showed that the version is the known one. `None`: none has.
-    fn seen(&self) -> Option<Instant> {
+    /// Returns when requests for something else last showed that the version is the known one. `None`: none has.
+    fn seen(&self) -> Option<SeenVersion> {
         None
     }
 

@@ -3,9 +3,9 @@
 //! | state | event | next state | next action |
 //! |---|---|---|---|
 //! | none | granted | granted | register at once |
-//! | granted, uncertain or held | register: the key belongs to this process | held | renew after a third to a half of the time to live |
+//! | granted, uncertain or held | register: the key belongs to this process | held | renew at the interval |
 //! | granted | register: the key belongs to another process | granted | renew and register again, until the key has ended |
-//! | held | renewed, and the key exists | held | renew after a third to a half of the time to live |
+//! | held | renewed, and the key exists | held | renew at the interval |
 //! | held or granted | etcd says that the lease has ended | none | grant at once |
 //! | held or uncertain | renewed, but the key does not exist | granted | register at once |
 //! | held | no answer, and the time to live has not passed | held | renew after a backoff |

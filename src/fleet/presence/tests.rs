@@ -5,8 +5,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::etcd::KeyRange;
 use crate::etcd::simulation::{Link, SimulatedClient, SimulatedCluster};
+use crate::etcd::{KeyRange, Observation};
 
 const NODES: usize = 3;
 
@@ -46,7 +46,7 @@ impl SimulatedNode {
 
     /// The generation of the registry, if the latest renewal has read it.
     fn recent_generation(&self) -> Option<Bytes> {
-        let (value, at) = self.generation.seen()?;
+        let Observation { value, at, .. } = self.generation.seen()?;
         (at.elapsed() <= Duration::from_secs(24)).then_some(value)
     }
 

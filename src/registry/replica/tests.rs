@@ -282,6 +282,24 @@ async fn comparison_needs_a_quorum_at_least_every_five_minutes() {
     assert!(state.needs_quorum(INTERVAL));
 }
 
+#[tokio::test(start_paused = true)]
+async fn quorum_that_a_renewal_asked_counts_for_the_comparisons() {
+    let version = SharedVersion { cloud_id: CloudId(uuid::Uuid::new_v4()), generation: 1 };
+    let mut state =
+        State { cloud_id: None, version: Some(version), compared_at: None, confirmed: None, unconfirmed: 3 };
+    let seen = || SeenVersion { at: Instant::now(), confirmed: Some(Instant::now()) };
+    assert!(!state.confirm_seen(seen()), "the content was not read, or the latest comparison failed");
+    state.confirm();
+    assert!(!state.confirm_seen(seen()), "not newer");
+    tokio::time::advance(QUORUM_AGE_MAX / 2).await;
+    assert!(state.confirm_seen(seen()));
+    tokio::time::advance(QUORUM_AGE_MAX / 2).await;
+    assert!(!state.needs_quorum(INTERVAL));
+    assert!(!state.confirm_seen(SeenVersion { confirmed: None, ..seen() }));
+    tokio::time::advance(QUORUM_AGE_MAX / 2).await;
+    assert!(state.needs_quorum(INTERVAL));
+}
+
 #[tokio::test]
 async fn change_is_refused_when_it_cannot_be_sent_in_time() {
     let shared = FakeSharedRegistry::new();
