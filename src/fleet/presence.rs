@@ -267,7 +267,7 @@ impl Shared {
 
     async fn needs_longer_ttl(&self) -> bool {
         let Ok(nodes) = self.count().await else { return false };
-        ttl_for(nodes) > self.lease().ttl() * 3 / 2
+        ttl_for(nodes) > self.lease().ttl() * 6 / 5
     }
 
     async fn register_and_note(&self, lease: LeaseId, replaced: &mut Option<LeaseId>) -> Result<(), EtcdError> {

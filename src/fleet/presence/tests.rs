@@ -240,6 +240,19 @@ async fn node_that_starts_before_the_others_gets_a_longer_lease_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn node_that_starts_while_a_fleet_grows_gets_a_longer_lease_soon() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    register_others(&cluster, 1_800).await;
+    let _node = SimulatedNode::start(&cluster, 0, "a");
+    pass(10).await;
+    assert_eq!(ttl_of_a(&cluster), 117);
+    register_others(&cluster, 15_000).await;
+    // Three renewals, and the spread of the new lease.
+    pass(3 * 71 + 31).await;
+    assert_eq!(ttl_of_a(&cluster), 172);
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_that_returns_after_an_outage_keeps_the_size_of_the_fleet() {
     let cluster = Arc::new(SimulatedCluster::default());
     register_others(&cluster, 20_000).await;
