@@ -39,13 +39,13 @@ pub mod wire;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State as Shared};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::{Extension, Router};
-use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
+use tower::{Layer as _, ServiceExt as _};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -98,13 +98,13 @@ pub fn gated(router: Router, auth: Arc<Auth>) -> Service {
 }
 
 fn service(router: Router, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
-    let router = router.layer(Extension(metrics.clone()));
     admitted(router, Gate { auth, metrics: Some(metrics.clone()) })
 }
 
 fn admitted(router: Router, gate: Gate) -> Service {
-    let router = router.layer(from_fn_with_state(Arc::new(gate), admit));
-    BoxCloneSyncService::new(router.map_request(prefix::strip).map_future(request_id::with_request_id))
+    // Around the router and not a layer of it, which would be cloned with each of its routes for each request.
+    let admitted = from_fn_with_state(Arc::new(gate), admit).layer(router);
+    BoxCloneSyncService::new(admitted.map_request(prefix::strip).map_future(request_id::with_request_id))
 }
 
 /// Checks that every request must pass.
@@ -115,8 +115,11 @@ struct Gate {
 }
 
 /// Passes on a request that is within the limits and permitted, and counts it.
-async fn admit(Shared(gate): Shared<Arc<Gate>>, request: Request, next: Next) -> Response {
+async fn admit(Shared(gate): Shared<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let began = RequestStart::of(&request);
+    if let Some(metrics) = &gate.metrics {
+        request.extensions_mut().insert(metrics.clone());
+    }
     let response = match limits::check(&request) {
         Ok(()) => auth::authenticate(Shared(gate.auth.clone()), request, next).await,
         Err(fault) => fault.into_response(),

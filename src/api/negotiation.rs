@@ -7,9 +7,13 @@ use super::gzip::GZIP_MIN_BYTES;
 
 /// Whether the client has the list with this tag. The comparison is weak (RFC 9110 §13.1.2).
 pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     let Ok(etag) = etag.to_str().map(opaque) else { return false };
     elements(headers, IF_NONE_MATCH).any(|known| known == "*" || opaque(known) == etag)
+}
+
+/// The part of a tag that a weak comparison compares.
+fn opaque(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
 }
 
 /// Whether an answer of this length, in bytes, is compressed for a client that sent these headers.
