@@ -102,7 +102,7 @@ fn service(router: Router, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
 }
 
 fn admitted(router: Router, gate: Gate) -> Service {
-    // Around the router and not a layer of it, which would be cloned with each of its routes for each request.
+    // Wraps the router. A layer of the router would be cloned, in a box, with the route of each request.
     let admitted = from_fn_with_state(Arc::new(gate), admit).layer(router);
     BoxCloneSyncService::new(admitted.map_request(prefix::strip).map_future(request_id::with_request_id))
 }
@@ -118,6 +118,7 @@ struct Gate {
 async fn admit(Shared(gate): Shared<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let began = RequestStart::of(&request);
     if let Some(metrics) = &gate.metrics {
+        // For the handler of the metrics.
         request.extensions_mut().insert(metrics.clone());
     }
     let response = match limits::check(&request) {

@@ -24,7 +24,7 @@ const PAGES_MAX: usize = 8;
 /// Reads the facts about host and agent, as [`NodeFacts::read`] does.
 pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
 
-/// Makes the OpenAPI document.
+/// Renders the OpenAPI document.
 pub(super) type Describe = Box<dyn FnOnce() -> Bytes + Send>;
 
 /// Reference to the shared state. A single one, because every request clones it several times.
@@ -57,7 +57,7 @@ pub(super) struct ApiState {
     pub(super) verdicts: ListCache<TargetView>,
     /// The list of target types.
     pub(super) types: ListCache<TargetType>,
-    /// The OpenAPI document, made for the first request of it. Most agents never get one.
+    /// The OpenAPI document, rendered on the first request. Most agents are never asked for it.
     pub(super) description: LazyLock<Bytes, Describe>,
     /// Permits to make a page for a browser.
     pub(super) pages: Semaphore,

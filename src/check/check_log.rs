@@ -37,8 +37,8 @@ impl CheckLog {
         check: CheckName,
         checked: impl Future<Output = Checked<T>>,
     ) -> impl Future<Output = Option<T>> {
-        // Boxed, so that a probe needs the memory of the check that runs, and not of all its checks. Twice of it,
-        // because an `async fn` keeps its arguments.
+        // Boxed, so that only the check in progress takes memory. Otherwise the future of a probe would contain all its
+        // checks, and each twice: an `async fn` stores a future that it awaits as an argument and as a local.
         let checked = Box::pin(checked);
         async move {
             let began = Instant::now();

@@ -90,7 +90,7 @@ async fn connect_any<S, C: Future<Output = io::Result<S>>>(
         // An address that did not answer may answer later. Only a refusal by all addresses is definite.
         Some((socket_address, error)) if silent.is_empty() => {
             let finding = connect_failed(name, socket_address, &error);
-            // A host that lacks a socket or a port knows nothing about the server.
+            // A failure of this host, such as a lack of sockets, says nothing about the server.
             if finding.reason == Reason::AgentError { Checked::timed_out(finding) } else { Checked::failed(finding) }
         }
         _ => Checked::timed_out(finding!(
@@ -177,7 +177,7 @@ fn connect_failed(address: &str, socket_address: SocketAddr, error: &io::Error) 
         ),
         _ => finding!(
             Reason::AgentError,
-            "this host could not open a connection to {at}: {error}. Check its limits on open files and ports"
+            "this host could not open a connection to {at}: {error}. Check its limits on open files and ports, and its own firewall"
         ),
     }
 }

@@ -56,8 +56,8 @@ impl ObservedKey {
     /// Notes a value that was just read. `is_quorum`: whether a quorum confirmed it.
     pub fn see(&self, value: Bytes, is_quorum: bool) {
         let mut latest = self.latest();
-        let (former, at) = (latest.take(), Instant::now());
-        let is_other = former.as_ref().is_some_and(|former| former.value != value);
+        let (former, at) = (latest.as_ref(), Instant::now());
+        let is_other = former.is_some_and(|former| former.value != value);
         let confirmed = if is_quorum { Some(at) } else { former.and_then(|former| former.confirmed) };
         *latest = Some(Observation { value, at, confirmed });
         drop(latest);

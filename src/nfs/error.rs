@@ -187,7 +187,7 @@ fn code(status: &impl std::fmt::Debug) -> String {
 
 fn connect_advice(source: &io::Error) -> &'static str {
     match connect_reason(source) {
-        Reason::AgentError => "check the limits of this host on open files and ports",
+        Reason::AgentError => "check the limits of this host on open files and ports, and its own firewall",
         _ => "start it, open the port in the firewall, or set port= and mountport= in the NFS options",
     }
 }
@@ -317,7 +317,7 @@ mod tests {
         let error = NfsError::Connect { service: "MOUNT", address: "10.0.0.1:20048".parse().expect("one"), source };
         assert!(error.is_timeout());
         assert_eq!((error.reason(), error.write_reason()), (Reason::AgentError, Reason::AgentError));
-        assert!(error.to_string().ends_with("check the limits of this host on open files and ports"), "{error}");
+        assert!(error.to_string().ends_with("open files and ports, and its own firewall"), "{error}");
     }
 
     #[test]

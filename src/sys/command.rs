@@ -212,7 +212,7 @@ impl Tail {
         let Some(mut pipe) = pipe else {
             return;
         };
-        // Not an array, which would be a part of each future that may run a command.
+        // On the heap: an array would be a part of every future that may run a command.
         let mut buffer = vec![0; OUTPUT_MAX_BYTES];
         // An error ends the output too.
         while let Ok(length @ 1..) = pipe.read(&mut buffer).await {

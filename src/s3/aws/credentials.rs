@@ -113,7 +113,7 @@ pub(super) async fn load(
     let credentials = match source {
         S3CredentialSource::DefaultChain => {
             let builder = DefaultCredentialsChain::builder().configure(settings()).region(region.clone());
-            // Boxed, because a probe that finds known credentials needs no memory for the chain.
+            // Boxed, because this future of the SDK is large, and would be stored twice: as an argument and as a local.
             let reading = Box::pin(async move { builder.build().await.provide_credentials().await });
             shared_files::credentials("the AWS default chain of credentials", reading).await?.map_err(|error| {
                 none("the AWS default chain (environment, shared files, instance metadata) found none", &error)

@@ -137,7 +137,7 @@ impl Dispatcher {
             _ => Span::none(),
         };
         let dispatcher = self.clone();
-        // Not `run_until_cancelled`, in which the future takes twice its memory, as an argument and as a local.
+        // `run_until_cancelled` would store the future twice, as an argument and as a local.
         let executing = async move {
             let shutdown = dispatcher.shutdown.clone();
             tokio::select! {

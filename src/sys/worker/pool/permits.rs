@@ -1,4 +1,4 @@
-//! Permits: how many workers may be busy, or probes may run, by lane.
+//! Permits: how many workers may be busy, or how many probes may query a server, by lane.
 
 use std::sync::Arc;
 
