@@ -2,16 +2,20 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::machine::{FIRST_VERDICT, eventually};
+use crate::machine::{FIRST_VERDICT, eventually, measure};
 
 /// The agent's socket.
 pub const SOCKET: &str = "/run/targetwatch/api.sock";
 /// Time limit of a request, deletions included. Without an answer by then, the agent hangs.
 pub const LIMIT: Duration = Duration::from_secs(5);
+
+/// Time limit until a server frees the blocks of a removed file.
+const SPACE_FREED: Duration = Duration::from_secs(5);
 
 /// An answer of the API.
 #[derive(Debug)]
@@ -213,6 +217,21 @@ impl Target {
         let answer = request("POST", &format!("/backup_targets/{}/check", self.id), None);
         assert_eq!(answer.code, 200, "{answer:?}");
         Report::of(answer.json())
+    }
+
+    /// Probes the target until the report has the size and the used space of the file system at a path. It may not at
+    /// first, because the server frees the blocks of a removed canary some time after its answer.
+    pub fn check_until_measured(&self, path: &Path) -> Report {
+        eventually(&format!("{} measured like {}", self.export, path.display()), SPACE_FREED, || {
+            let (capacity, used) = measure(path);
+            let report = self.check();
+            let counts = ["capacity_bytes", "used_bytes"].map(|key| report.get(key).as_u64());
+            let is_equal = counts == [Some(capacity), Some(used)];
+            if !is_equal {
+                eprintln!("{}: {counts:?}, expected {:?}", self.export, (capacity, used));
+            }
+            is_equal.then_some(report)
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::api::{Target, request};
 use crate::machine::{
     EVERY_SECOND, EXPORT, FIRST_VERDICT, HARD, MOUNT_ROOT, Machine, PATH, SERVICE, eventually, export_directory,
-    measure, mount_of, mount_path, run, succeed, systemctl,
+    mount_of, mount_path, run, succeed, systemctl,
 };
 
 fn assert_mounted_and_measured(export: &str, name: &str, kind: &str, version: &str) {
@@ -21,15 +21,9 @@ fn assert_mounted_and_measured(export: &str, name: &str, kind: &str, version: &s
     assert_eq!((mount.kind.as_str(), mount.source.as_str()), (kind, export));
     assert!(mount.options.split(',').any(|option| option == version), "{}", mount.options);
 
-    let before = measure(&mount.path);
-    let report = target.check();
-    assert_eq!(before, measure(&mount.path), "the export changed during the measurement");
-    assert_eq!(
-        (report.get("capacity_bytes").as_u64(), report.get("used_bytes").as_u64()),
-        (Some(before.0), Some(before.1))
-    );
+    let report = target.check_until_measured(&mount.path);
     // NFS reports space in units of the transfer size, 128 KiB.
-    assert!(before.1 >= 5_000_001 - (128 << 10), "used space is too small: {before:?}");
+    assert!(report.get("used_bytes").as_u64() >= Some(5_000_001 - (128 << 10)), "{report:?}");
     for check in ["reachable", "mounted", "visible", "capacity", "write_canary"] {
         assert_eq!(report.outcome(check), "passed", "{check}: {report:?}");
     }
@@ -41,11 +35,10 @@ fn assert_mounted_and_measured(export: &str, name: &str, kind: &str, version: &s
     assert_eq!(facts["options"].as_str(), Some(&*in_force), "options of the mount and of the file system");
     let shown = target.show();
     assert_eq!(shown["filesystem_export_mount_path"], mount.path.to_str().expect("text"));
-    let in_mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / f64::from(1 << 20));
-    assert_eq!(
-        (shown["capacity"].as_str(), shown["used"].as_str()),
-        (Some(&*in_mb(before.0)), Some(&*in_mb(before.1)))
-    );
+    for (key, bytes) in [("capacity", "capacity_bytes"), ("used", "used_bytes")] {
+        let bytes = report.get(bytes).as_u64().expect("a count");
+        assert_eq!(shown[key], format!("{:.1} MB", bytes as f64 / f64::from(1 << 20)));
+    }
 
     let mut names: Vec<_> = fs::read_dir(export_directory(name))
         .expect("listed")

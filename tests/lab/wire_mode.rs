@@ -4,9 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::machine::{
-    EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, NFS_SERVER, export_directory, measure, mounts, systemctl,
-};
+use crate::machine::{EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, NFS_SERVER, export_directory, mounts, systemctl};
 
 /// A configuration that mounts nothing, with a probe every second.
 const WIRE: &str = "[mounts]\nmode = \"none\"\n[probe]\nnfs_interval = \"1s\"\n";
@@ -16,10 +14,7 @@ fn wire_mode_verifies_and_measures_without_a_mount() {
     let _machine = Machine::start(WIRE);
     fs::write(export_directory("one").join("backup.img"), vec![7; 5_000_001]).expect("written");
     let target = Target::create_available(EXPORT);
-    let expected = measure(&export_directory("one"));
-    let report = target.check();
-    let measured = (report.get("capacity_bytes").as_u64(), report.get("used_bytes").as_u64());
-    assert_eq!(measured, (Some(expected.0), Some(expected.1)));
+    let report = target.check_until_measured(&export_directory("one"));
     assert_eq!(report.get("mode"), "none", "{report:?}");
     assert_eq!(report.outcome("exported"), "passed");
     assert!(!mounts().iter().any(|mount| mount.path.starts_with(MOUNT_ROOT)));
