@@ -220,6 +220,18 @@ impl<'a> ProbedTarget<'a> {
     }
 }
 
+/// Returns the values of each of [`VALUES`] for all targets. A value that was not measured is not a number. Reads each
+/// target once, because those of thousands of targets do not fit into the caches of a processor.
+fn values_of(targets: &[ProbedTarget<'_>]) -> Vec<Vec<f64>> {
+    let mut values: Vec<_> = VALUES.iter().map(|_| Vec::with_capacity(targets.len())).collect();
+    for target in targets {
+        for (values, (_, value)) in values.iter_mut().zip(VALUES) {
+            values.push(value(target).unwrap_or(f64::NAN));
+        }
+    }
+    values
+}
+
 impl Collector for Targets {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut exposition = Exposition(encoder);
@@ -229,9 +241,9 @@ impl Collector for Targets {
         let shown = self.view.targets.iter().filter_map(|view| ProbedTarget::new(view));
         let targets: Vec<ProbedTarget<'_>> = shown.filter(|target| exports.insert(target.export.clone())).collect();
         exposition.write(&INFO, targets.iter().map(|target| (target.info(), 1.0)))?;
-        for (family, value) in VALUES {
-            let values = targets.iter().filter_map(|target| Some(([("export", &*target.export)], value(target)?)));
-            exposition.write(family, values)?;
+        for ((family, _), values) in VALUES.iter().zip(values_of(&targets)) {
+            let exports = targets.iter().map(|target| [("export", &*target.export)]);
+            exposition.write(family, exports.zip(values))?;
         }
         let reasons = targets.iter().flat_map(|target| {
             target.view.record.reasons.iter().map(|found| {
