@@ -24,11 +24,12 @@ pub(crate) mod json_answer;
 pub mod limits;
 pub mod listen;
 pub(crate) mod metrics;
-mod negotiation;
+pub(crate) mod negotiation;
 pub(crate) mod page;
 mod pieces;
 pub mod prefix;
 mod request_id;
+mod service;
 mod state;
 mod target_types;
 mod targets;
@@ -41,25 +42,20 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Request, State as Shared};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
-use tower::util::BoxCloneSyncService;
-use tower::{Layer as _, ServiceExt as _};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::agent::Agent;
 
-use metrics::RequestStart;
 use state::{ApiState, State};
 
 pub use answer_memory::ANSWERS_MAX_BYTES;
 pub use auth::{Auth, AuthError};
 pub use body::BODY_MAX_BYTES;
-pub use listen::{CONNECTIONS_MAX, ListenError, Listeners, METRICS_CONNECTIONS_MAX, Service};
+pub use listen::{CONNECTIONS_MAX, ListenError, Listeners, METRICS_CONNECTIONS_MAX};
 pub use metrics::{ConfigState, Metrics};
+pub use service::Service;
 pub use state::ReadNodeFacts;
 
 #[derive(OpenApi)]
@@ -79,7 +75,7 @@ pub fn router(
     metrics: &Arc<Metrics>,
     has_ui: bool,
 ) -> Service {
-    service(routes(agent, node_facts, auth.clone(), has_ui), auth, metrics)
+    Service::new(routes(agent, node_facts, auth.clone(), has_ui), auth, Some(metrics.clone()))
 }
 
 /// Returns the metrics alone as a service, behind the same authentication.
@@ -88,47 +84,13 @@ pub fn metrics_router(auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
     let router = Router::new().route(auth::METRICS, axum::routing::get(metrics::metrics));
     let router =
         router.fallback(fault::no_such_metrics_route).method_not_allowed_fallback(fault::no_such_metrics_method);
-    service(router, auth, metrics)
+    Service::new(router, auth, Some(metrics.clone()))
 }
 
 /// Returns routes of another role of this program as a service, behind the same checks and authentication.
 #[must_use]
 pub fn gated(router: Router, auth: Arc<Auth>) -> Service {
-    admitted(router, Gate { auth, metrics: None })
-}
-
-fn service(router: Router, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
-    admitted(router, Gate { auth, metrics: Some(metrics.clone()) })
-}
-
-fn admitted(router: Router, gate: Gate) -> Service {
-    // Wraps the router. A layer of the router would be cloned, in a box, with the route of each request.
-    let admitted = from_fn_with_state(Arc::new(gate), admit).layer(router);
-    BoxCloneSyncService::new(admitted.map_request(prefix::strip).map_future(request_id::with_request_id))
-}
-
-/// Checks that every request must pass.
-struct Gate {
-    auth: Arc<Auth>,
-    /// Counts of requests. `None` if they are not counted.
-    metrics: Option<Arc<Metrics>>,
-}
-
-/// Passes on a request that is within the limits and permitted, and counts it.
-async fn admit(Shared(gate): Shared<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    let began = RequestStart::of(&request);
-    if let Some(metrics) = &gate.metrics {
-        // For the handler of the metrics.
-        request.extensions_mut().insert(metrics.clone());
-    }
-    let response = match limits::check(&request) {
-        Ok(()) => auth::authenticate(Shared(gate.auth.clone()), request, next).await,
-        Err(fault) => fault.into_response(),
-    };
-    if let Some(metrics) = &gate.metrics {
-        metrics.count(&began, response.status());
-    }
-    answer_memory::bounded(response).await
+    Service::new(router, auth, None)
 }
 
 /// Returns the routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).

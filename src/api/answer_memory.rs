@@ -49,7 +49,8 @@ pub(super) async fn bounded(response: Response) -> Response {
     if head.extensions.get::<Counted>().is_some() || body.size_hint().lower() <= SMALL_MAX_BYTES as u64 {
         return Response::from_parts(head, body);
     }
-    match body.collect().await {
+    // Boxed, because few answers are large and not in pieces yet.
+    match Box::pin(body.collect()).await {
         Ok(body) => Response::from_parts(head, ANSWERS.body(Pieces::copy_of(&body.to_bytes()))),
         Err(error) => {
             let message = format!("the answer cannot be made: {error}");

@@ -16,17 +16,16 @@ mod browser;
 mod cache;
 mod credential;
 mod error;
+mod identity;
 mod keystone;
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use axum::extract::{Request, State};
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::fault::Fault;
@@ -36,6 +35,7 @@ use crate::model::Caller;
 use crate::model::settings::{ApiSettings, AuthSettings};
 use browser::AcceptedHosts;
 use credential::{AUTH_PROJECT, TokenOwner, token_of};
+use identity::Identity;
 use token::TokenAuth;
 
 pub(super) use browser::CHANGES_BY_GET;
@@ -50,6 +50,13 @@ pub(super) const METRICS: &str = "/metrics";
 
 /// Paths that members of a project may read, including the paths below them.
 const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/readyz", "/openapi.json"];
+
+/// The caller of a request that needs no token to be permitted.
+static LOCAL: LazyLock<Arc<Caller>> = LazyLock::new(|| Arc::new(Caller::local()));
+
+/// The caller of a request that says nothing about targets.
+static ANONYMOUS: LazyLock<Arc<Caller>> =
+    LazyLock::new(|| Arc::new(Caller { user_id: None, project_id: None, is_admin: false }));
 
 /// Authenticates requests.
 #[derive(Debug)]
@@ -135,42 +142,64 @@ impl Auth {
         !matches!(**self.mode.load(), Mode::None(_))
     }
 
-    async fn caller(&self, parts: &Parts) -> Result<Caller, Fault> {
+    /// Authenticates and authorizes a request that arrived over the transport `peer`.
+    ///
+    /// # Errors
+    /// The answer that refuses it.
+    pub(super) async fn authenticate(&self, peer: Peer, parts: &Parts) -> Result<Arc<Caller>, Response> {
+        self.caller(peer, parts).await.map_err(|fault| {
+            let is_unauthorized = fault.status() == StatusCode::UNAUTHORIZED;
+            let mut response = fault.into_response();
+            if let Some(challenge) = self.challenge().filter(|_| is_unauthorized) {
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
+            response
+        })
+    }
+
+    async fn caller(&self, peer: Peer, parts: &Parts) -> Result<Arc<Caller>, Fault> {
+        let owner = match self.identify(peer, parts)? {
+            Identity::NoToken(caller) => return Ok(caller),
+            Identity::Owner(owner) => owner,
+            Identity::Pending(validation) => keystone::validated(validation).await?,
+        };
+        permitted(&owner, parts)?;
+        Ok(owner.caller.clone())
+    }
+
+    fn identify(&self, peer: Peer, parts: &Parts) -> Result<Identity, Fault> {
         let path = parts.uri.path();
         if OPEN.contains(&path) {
-            return Ok(anonymous());
+            return Ok(Identity::NoToken(ANONYMOUS.clone()));
         }
-        let peer = parts.extensions.get().copied().unwrap_or(Peer::Tcp);
         let is_trusted = peer == Peer::Unix && !self.socket_needs_token;
-        let mode = self.mode.load_full();
-        let metrics_token = self.metrics_token.load_full().filter(|_| path == METRICS);
-        let needs_no_token = matches!(*mode, Mode::None(_)) && metrics_token.is_none();
+        let mode = self.mode.load();
+        let metrics_token = if path == METRICS { self.metrics_token.load_full() } else { None };
+        let needs_no_token = matches!(**mode, Mode::None(_)) && metrics_token.is_none();
         let token = if needs_no_token { None } else { token_of(&parts.headers)? };
         let is_scraper = |token| metrics_token.as_ref().is_some_and(|secret| secret.is_secret(token));
-        if token.as_ref().is_some_and(is_scraper) {
-            return Ok(anonymous());
+        if token.is_some_and(is_scraper) {
+            return Ok(Identity::NoToken(ANONYMOUS.clone()));
         }
-        let owner = match (&*mode, token) {
+        match (&**mode, token) {
             (Mode::None(_), _) if metrics_token.is_some() && !is_trusted => {
                 let message = "the metrics need the token of [metrics] token_file: send it as Authorization: Bearer";
-                return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
+                Err(Fault::new(StatusCode::UNAUTHORIZED, message))
             }
             (Mode::None(hosts), _) => {
                 if peer == Peer::Tcp {
                     browser::refuse_foreign(parts, *hosts)?;
                 }
-                return Ok(Caller::local());
+                Ok(Identity::NoToken(LOCAL.clone()))
             }
-            (_, None) if is_trusted => return Ok(Caller::local()),
+            (_, None) if is_trusted => Ok(Identity::NoToken(LOCAL.clone())),
             (_, None) => {
                 let message = "a token is needed: send it in the header X-Auth-Token";
-                return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
+                Err(Fault::new(StatusCode::UNAUTHORIZED, message))
             }
-            (Mode::Token(auth), Some(token)) => Arc::new(auth.identify(&token)?),
-            (Mode::Keystone(auth), Some(token)) => auth.identify(token).await?,
-        };
-        permitted(&owner, parts)?;
-        Ok(owner.caller.clone())
+            (Mode::Token(auth), Some(token)) => auth.identify(token).map(Identity::Owner),
+            (Mode::Keystone(auth), Some(token)) => auth.identify(token),
+        }
     }
 
     /// `WWW-Authenticate` header of a 401 answer.
@@ -181,29 +210,6 @@ impl Auth {
             Mode::Keystone(auth) => HeaderValue::try_from(format!("Keystone uri=\"{}\"", auth.url())).ok(),
         }
     }
-}
-
-/// Authenticates and authorizes a request.
-pub(super) async fn authenticate(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    match auth.caller(&parts).await {
-        Ok(caller) => {
-            parts.extensions.insert(caller);
-            next.run(Request::from_parts(parts, body)).await
-        }
-        Err(fault) => {
-            let is_unauthorized = fault.status() == StatusCode::UNAUTHORIZED;
-            let mut response = fault.into_response();
-            if let Some(challenge) = auth.challenge().filter(|_| is_unauthorized) {
-                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            }
-            response
-        }
-    }
-}
-
-fn anonymous() -> Caller {
-    Caller { user_id: None, project_id: None, is_admin: false }
 }
 
 fn permitted(owner: &TokenOwner, parts: &Parts) -> Result<(), Fault> {

@@ -46,15 +46,19 @@ impl JsonAnswer {
 
     /// Answers a request with these headers: with 304 when the client has the answer.
     pub(crate) async fn answer(&self, headers: &HeaderMap) -> io::Result<Response> {
-        let etag = self.etag.clone();
-        if is_known(headers, &etag) {
-            return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag), (VARY, BY_ENCODING)]).into_response());
+        if is_known(headers, &self.etag) {
+            return Ok((StatusCode::NOT_MODIFIED, [(ETAG, self.etag.clone()), (VARY, BY_ENCODING)]).into_response());
         }
-        let described = [(CONTENT_TYPE, JSON), (ETAG, etag), (VARY, BY_ENCODING)];
-        if !is_compressed(self.body.len(), headers) {
-            return Ok((described, self.body.clone()).into_response());
-        }
-        let compressed = self.gzip.get_or_try_init(|| gzip(self.body.pieces())).await?.clone();
-        Ok((described, [(CONTENT_ENCODING, GZIP)], compressed).into_response())
+        let compressed = match self.gzip.get() {
+            _ if !is_compressed(self.body.len(), headers) => None,
+            Some(compressed) => Some(compressed.clone()),
+            // Boxed, because it happens once for each answer.
+            None => Some(Box::pin(self.gzip.get_or_try_init(|| gzip(self.body.pieces()))).await?.clone()),
+        };
+        let described = [(CONTENT_TYPE, JSON), (ETAG, self.etag.clone()), (VARY, BY_ENCODING)];
+        Ok(match compressed {
+            None => (described, self.body.clone()).into_response(),
+            Some(compressed) => (described, [(CONTENT_ENCODING, GZIP)], compressed).into_response(),
+        })
     }
 }

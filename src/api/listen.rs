@@ -13,6 +13,7 @@
 mod min_rate;
 mod peers;
 
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,19 +21,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
-use tower::ServiceExt as _;
-use tower::util::BoxCloneSyncService;
 
 use crate::model::settings::Listen;
 use crate::sys::group::group_id;
@@ -43,8 +43,11 @@ use peers::{Admitted, Peers};
 pub use min_rate::{READ_RATE_MIN, WRITE_TIMEOUT};
 pub use peers::{LOOPBACK_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
 
-/// A service that answers requests.
-pub type Service = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
+/// Answers requests.
+pub trait RequestHandler: Clone + Send + Sync + 'static {
+    /// Answers a request that arrived over the transport `peer`.
+    fn answer(&self, peer: Peer, request: Request) -> impl Future<Output = Response> + Send;
+}
 
 /// Largest number of connections at the same time, of all TCP addresses together.
 pub const CONNECTIONS_MAX: usize = 1024;
@@ -75,7 +78,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Mode of the file of a Unix socket: the agent's user and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 
-/// Transport of a request, which is an extension of the request.
+/// Transport of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// Over TCP.
@@ -156,8 +159,8 @@ enum Connection {
 
 /// State that every connection needs.
 #[derive(Clone)]
-struct Serving {
-    service: Service,
+struct Serving<H> {
+    handler: H,
     graceful: Arc<GracefulShutdown>,
     tls: Option<Arc<ServerTls>>,
     peers: Peers,
@@ -213,15 +216,21 @@ impl Listeners {
 
     /// Serves with at most `max` TCP connections until `stop` ends. Then it waits up to `drain` for the requests in
     /// progress.
-    pub async fn serve(self, max: usize, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
+    pub async fn serve(
+        self,
+        max: usize,
+        handler: impl RequestHandler,
+        stop: impl Future<Output = ()>,
+        drain: Duration,
+    ) {
         let graceful = Arc::new(GracefulShutdown::new());
         let permits = Arc::new(Semaphore::new(max));
         let unix_permits = Arc::new(Semaphore::new(UNIX_CONNECTIONS_MAX));
         let peers = Peers::default();
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
-            let (service, graceful) = (service.clone(), graceful.clone());
-            let serving = Serving { service, graceful, tls: self.tls.clone(), peers: peers.clone() };
+            let (handler, graceful) = (handler.clone(), graceful.clone());
+            let serving = Serving { handler, graceful, tls: self.tls.clone(), peers: peers.clone() };
             let permits = match listener {
                 Listener::Tcp(_) => permits.clone(),
                 Listener::Unix { .. } => unix_permits.clone(),
@@ -271,7 +280,7 @@ fn failed(address: &Listen, source: io::Error) -> ListenError {
     }
 }
 
-async fn accept(listener: Listener, serving: Serving, permits: Arc<Semaphore>) {
+async fn accept(listener: Listener, serving: Serving<impl RequestHandler>, permits: Arc<Semaphore>) {
     loop {
         // The semaphore is never closed.
         let Ok(permit) = permits.clone().acquire_owned().await else {
@@ -290,18 +299,18 @@ async fn accept(listener: Listener, serving: Serving, permits: Arc<Semaphore>) {
         match accepted {
             Ok(None) => tracing::debug!("a peer has too many connections"),
             Ok(Some(connection)) => {
-                let (service, watcher) = (serving.service.clone(), serving.graceful.watcher());
+                let (handler, watcher) = (serving.handler.clone(), serving.graceful.watcher());
                 let tls = serving.tls.clone();
                 tokio::spawn(async move {
                     let _permit = permit;
                     match (connection, tls) {
-                        (Connection::Unix(stream), _) => answer(stream, Peer::Unix, service, watcher).await,
+                        (Connection::Unix(stream), _) => answer(stream, Peer::Unix, handler, watcher).await,
                         (Connection::Tcp(stream, _admitted), None) => {
-                            answer(stream, Peer::Tcp, service, watcher).await;
+                            answer(stream, Peer::Tcp, handler, watcher).await;
                         }
                         (Connection::Tcp(stream, _admitted), Some(tls)) => {
                             if let Some(stream) = handshake(stream, &tls).await {
-                                answer(stream, Peer::Tcp, service, watcher).await;
+                                answer(stream, Peer::Tcp, handler, watcher).await;
                             }
                         }
                     }
@@ -332,12 +341,12 @@ async fn handshake(stream: TcpStream, tls: &ServerTls) -> Option<TlsStream<TcpSt
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     peer: Peer,
-    service: Service,
+    handler: impl RequestHandler,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let service = service.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        request.map(Body::new)
+    let service = service_fn(move |request: axum::http::Request<Incoming>| {
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(handler.answer(peer, request.map(Body::new)).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -345,7 +354,7 @@ async fn answer(
         .max_buf_size(HEAD_MAX_BYTES)
         // A client may close its sending side after its request, as `nc -N` does, and still gets the answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(MinRateStream::new(stream)), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(MinRateStream::new(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }

@@ -38,7 +38,7 @@ use tokio::sync::Semaphore;
 use super::auth::Auth;
 use super::fault::Fault;
 use super::gzip::gzip;
-use super::negotiation::is_compressed;
+use super::negotiation::{Headers, is_compressed};
 use super::pieces::{Pieces, PiecesBuilder};
 use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
@@ -163,7 +163,7 @@ impl Metrics {
 ))]
 pub(super) async fn metrics(
     Extension(metrics): Extension<Arc<Metrics>>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Response> {
     let _encoding = metrics.encodings.acquire().await;
     let format = Format::accepted(&headers);

@@ -1,9 +1,24 @@
 //! Content negotiation: `If-None-Match` and `Accept-Encoding`.
 
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
 use axum::http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::gzip::GZIP_MIN_BYTES;
+
+/// The headers of a request. They are moved and not copied, so it must be the last argument of a handler.
+pub(crate) struct Headers(pub(crate) HeaderMap);
+
+impl<S: Sync> FromRequestParts<S> for Headers {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(std::mem::take(&mut parts.headers)))
+    }
+}
 
 /// Whether the client has the list with this tag. The comparison is weak (RFC 9110 §13.1.2).
 pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {

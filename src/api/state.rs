@@ -33,7 +33,7 @@ pub(super) type State = Arc<ApiState>;
 /// The shared state, and the caller of a request.
 pub(super) struct Context {
     pub(super) state: State,
-    pub(super) caller: Caller,
+    pub(super) caller: Arc<Caller>,
 }
 
 impl FromRequestParts<State> for Context {

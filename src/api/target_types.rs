@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::body::{self, Body};
 use super::fault::Fault;
 use super::id::Id;
+use super::negotiation::Headers;
 use super::page::{Page, PageParameters};
 use super::state::{Context, State};
 use super::targets::deleted;
@@ -33,7 +33,7 @@ type Changed = Result<Json<wire::OneChangedType>, Fault>;
 pub(super) async fn list(
     Context { state, caller }: Context,
     page: Page,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Fault> {
     state.types.answer(&caller, &state.agent.view(), page, &headers).await
 }
@@ -44,7 +44,7 @@ pub(super) async fn list(
     (status = 400, description = "The limit or the marker is wrong.", body = wire::FaultBody),
     (status = 304, description = "Nothing has changed."),
 ))]
-pub(super) async fn detail(context: Context, page: Page, headers: HeaderMap) -> Result<Response, Fault> {
+pub(super) async fn detail(context: Context, page: Page, headers: Headers) -> Result<Response, Fault> {
     list(context, page, headers).await
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn show(Context { state, caller }: Context, Id(id): Id) -> Resu
     (status = 413, description = "The body is too large, or there are too many types, projects or metadata entries.", body = wire::FaultBody),
 ))]
 pub(super) async fn create(Context { state, caller }: Context, Body(bytes): Body) -> Changed {
-    let new = NewType { user_id: caller.user_id, ..body::new_type(&bytes)? };
+    let new = NewType { user_id: caller.user_id.clone(), ..body::new_type(&bytes)? };
     match state.agent.create_type(new).await {
         Ok(created) => Ok(Json(wire::OneChangedType::from(&*created))),
         // The target is named by a field, so its absence is not a 404.

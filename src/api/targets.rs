@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 
 use super::body::{self, Body};
 use super::fault::{Fault, no_such_method};
 use super::id::Id;
+use super::negotiation::Headers;
 use super::page::{Page, PageParameters};
 use super::state::{Context, State};
 use super::wire;
@@ -28,7 +29,7 @@ type OneTarget = Result<Json<wire::OneTarget>, Fault>;
 pub(super) async fn list(
     Context { state, caller }: Context,
     page: Page,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Fault> {
     state.targets.answer(&caller, &state.agent.view(), page, &headers).await
 }
@@ -42,7 +43,7 @@ pub(super) async fn list(
 pub(super) async fn detail(
     Context { state, caller }: Context,
     page: Page,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Fault> {
     state.details.answer(&caller, &state.agent.view(), page, &headers).await
 }
@@ -56,7 +57,7 @@ pub(super) async fn detail(
 pub(super) async fn verdicts(
     Context { state, caller }: Context,
     page: Page,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Fault> {
     state.verdicts.answer(&caller, &state.agent.view(), page, &headers).await
 }

@@ -34,7 +34,7 @@ const ANSWER_MAX_BYTES: usize = 16 << 20;
 struct Api {
     agent: Agent,
     routes: Router,
-    /// Routes with all layers except authentication.
+    /// The same behind all checks. Authentication permits everything.
     service: Service,
 }
 
@@ -90,7 +90,7 @@ impl Api {
     }
 
     async fn send(&self, caller: &Caller, request: Request) -> Answer {
-        let service = self.routes.clone().layer(Extension(caller.clone()));
+        let service = self.routes.clone().layer(Extension(Arc::new(caller.clone())));
         let (head, body) = service.oneshot(request).await.expect("infallible").into_parts();
         let bytes = to_bytes(body, ANSWER_MAX_BYTES).await.expect("a body");
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };

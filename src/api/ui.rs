@@ -26,12 +26,13 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
-use axum::http::{HeaderMap, Uri};
+use axum::http::Uri;
 use axum::response::Response;
 use jiff::Timestamp;
 
 use super::fault::Fault;
 use super::metrics::Metrics;
+use super::negotiation::Headers;
 use super::state::State;
 use crate::agent::AgentError;
 use banners::Banners;
@@ -53,8 +54,8 @@ const PATH: &str = "/ui";
 pub(super) async fn overview(
     Shared(state): Shared<State>,
     Extension(metrics): Extension<Arc<Metrics>>,
-    headers: HeaderMap,
     uri: Uri,
+    Headers(headers): Headers,
 ) -> Response {
     let _making = state.pages.acquire().await;
     let query = match Query::of(&uri, PATH) {
@@ -83,7 +84,7 @@ pub(super) async fn overview(
 pub(super) async fn target(
     Shared(state): Shared<State>,
     id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Response {
     let id = id.map_or_else(|_| "that is not UTF-8".to_owned(), |Path(id)| id);
     let _making = state.pages.acquire().await;

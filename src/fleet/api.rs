@@ -40,6 +40,7 @@ use super::view::{FleetTarget, FleetView, NodeState, TargetOnNode};
 use super::{metrics, ui, wire};
 use crate::api::fault::Fault;
 use crate::api::json_answer::JsonAnswer;
+use crate::api::negotiation::Headers;
 use crate::api::page::{Page, PageParameters, unknown_marker};
 use crate::api::ui::layout::{HtmlPage, send_fault};
 use crate::api::ui::query::{Parameters as PageQueryParameters, Query as PageQuery};
@@ -122,9 +123,9 @@ fn pages() -> OpenApiRouter<State> {
 ))]
 async fn list(
     Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Arc<Caller>>,
     page: Page,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Fault> {
     let view = state.view()?;
     if page != Page::WHOLE {
@@ -142,7 +143,7 @@ async fn list(
 ))]
 async fn show(
     Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
 ) -> Result<Json<wire::OneFleetTarget>, Fault> {
     let view = state.view()?;
@@ -175,7 +176,7 @@ struct NodesParameters {
 ))]
 async fn nodes_of_target(
     Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
     parameters: Result<Query<NodesParameters>, QueryRejection>,
 ) -> Result<Json<wire::TargetNodes>, Fault> {
@@ -230,7 +231,7 @@ async fn readyz(Shared(state): Shared<State>) -> Response {
     (status = 200, description = "All metrics, as OpenMetrics 1.0.0 or as Prometheus text 0.0.4, by the Accept header.",
         content((String = "text/plain"), (String = "application/openmetrics-text"))),
 ))]
-async fn exposition(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Response, Response> {
+async fn exposition(Shared(state): Shared<State>, Headers(headers): Headers) -> Result<Response, Response> {
     metrics::answer(state.fleet.view(), state.fleet.problem().is_none(), &headers).await
 }
 
@@ -248,7 +249,7 @@ async fn openapi(Shared(state): Shared<State>) -> Response {
     (status = 400, description = "A parameter is wrong.", body = String, content_type = "text/html"),
     (status = 503, description = "The nodes have not been polled yet, or none has answered.", body = String, content_type = "text/html"),
 ))]
-async fn overview_page(Shared(state): Shared<State>, headers: HeaderMap, uri: Uri) -> Response {
+async fn overview_page(Shared(state): Shared<State>, uri: Uri, Headers(headers): Headers) -> Response {
     let query = match PageQuery::of(&uri, ui::PATH) {
         Ok(query) => query,
         Err(message) => return send_fault(&Fault::bad_request(message), &headers).await,
@@ -269,7 +270,7 @@ async fn overview_page(Shared(state): Shared<State>, headers: HeaderMap, uri: Ur
 async fn target_page(
     Shared(state): Shared<State>,
     id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Response {
     let id = id.map_or_else(|_| "that is not UTF-8".to_owned(), |Path(id)| id);
     let make = move |view: &FleetView, now| {

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lru::LruCache;
-use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -38,8 +37,8 @@ const REVALIDATED_AFTER: f64 = 0.8;
 pub(super) struct TokenHash([u8; 32]);
 
 impl TokenHash {
-    pub(super) fn of(token: &SecretString) -> Self {
-        Self(Sha256::digest(token.expose_secret().as_bytes()).into())
+    pub(super) fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {

@@ -1,8 +1,9 @@
 //! The token of a request, and its owner.
 
+use std::sync::Arc;
+
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use secrecy::SecretString;
 
 use crate::api::fault::Fault;
 use crate::keystone::AccessRule;
@@ -23,14 +24,14 @@ pub(super) const TOKEN_MAX_BYTES: usize = 8192;
 /// Owner of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TokenOwner {
-    pub(super) caller: Caller,
+    pub(super) caller: Arc<Caller>,
     pub(super) project_name: String,
     /// Access rules of this service, if the token has access rules.
     pub(super) access_rules: Option<Vec<AccessRule>>,
 }
 
 /// The token of a request, from either header. `None` when there is none.
-pub(super) fn token_of(headers: &HeaderMap) -> Result<Option<SecretString>, Fault> {
+pub(super) fn token_of(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
     let mut tokens = headers.get_all(AUTH_TOKEN).iter().map(|value| value.to_str().ok());
     let mut bearers = headers.get_all(AUTHORIZATION).iter().map(bearer);
     let (token, others) = match (tokens.next(), bearers.next()) {
@@ -43,7 +44,7 @@ pub(super) fn token_of(headers: &HeaderMap) -> Result<Option<SecretString>, Faul
         return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
     }
     match token.filter(|token| is_token(token)) {
-        Some(token) => Ok(Some(SecretString::from(token))),
+        Some(token) => Ok(Some(token)),
         None => {
             let message = format!(
                 "the token is malformed, expected 1 to {TOKEN_MAX_BYTES} printable characters without blanks, in X-Auth-Token or as Authorization: Bearer"

@@ -17,12 +17,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::{Semaphore, watch};
 
-use super::cache::{CachedToken, TokenCache, TokenHash, Validation, WasValid};
+use super::cache::{CachedToken, PendingValidation, TokenCache, TokenHash, Validation, WasValid};
 use super::credential::TokenOwner;
 use super::error::AuthError;
+use super::identity::Identity;
 use crate::api::fault::Fault;
 use crate::keystone::{TokenFacts, Validator};
 use crate::model::Caller;
@@ -108,47 +109,41 @@ impl KeystoneAuth {
         &self.shared.settings.url
     }
 
-    pub(super) async fn identify(&self, token: SecretString) -> Result<Arc<TokenOwner>, Fault> {
-        if token.expose_secret().len() > TOKEN_SENT_MAX_BYTES {
+    /// Identifies a token that was validated before. Starts a validation if needed.
+    pub(super) fn identify(&self, token: &str) -> Result<Identity, Fault> {
+        if token.len() > TOKEN_SENT_MAX_BYTES {
             return Err(invalid());
         }
-        let hash = TokenHash::of(&token);
+        let hash = TokenHash::of(token);
         let found = self.shared.cache().find(hash);
-        let mut pending = match found {
-            CachedToken::Valid(owner) => return Ok(owner),
+        match found {
+            CachedToken::Valid(owner) => Ok(Identity::Owner(owner)),
             CachedToken::Stale(owner, sender) => {
                 self.start_validation(hash, token, sender, WasValid::Yes);
-                return Ok(owner);
+                Ok(Identity::Owner(owner))
             }
-            CachedToken::Invalid => return Err(invalid()),
+            CachedToken::Invalid => Err(invalid()),
             CachedToken::Overloaded => {
                 self.shared.report_overload();
-                return Err(overloaded());
+                Err(overloaded())
             }
-            CachedToken::KeystoneDown => return Err(unavailable()),
-            CachedToken::Pending(pending) => pending,
+            CachedToken::KeystoneDown => Err(unavailable()),
+            CachedToken::Pending(pending) => Ok(Identity::Pending(pending)),
             CachedToken::Missing(sender, pending, was_valid) => {
                 self.start_validation(hash, token, sender, was_valid);
-                pending
+                Ok(Identity::Pending(pending))
             }
-        };
-        let verdict = pending.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
-        match verdict {
-            Some(Validation::Valid(owner, _)) => Ok(owner),
-            Some(Validation::Invalid) => Err(invalid()),
-            Some(Validation::Overloaded) => Err(overloaded()),
-            Some(Validation::Unknown | Validation::KeystoneDown) | None => Err(unavailable()),
         }
     }
 
     fn start_validation(
         &self,
         hash: TokenHash,
-        token: SecretString,
+        token: &str,
         sender: watch::Sender<Option<Validation>>,
         was_valid: WasValid,
     ) {
-        let shared = self.shared.clone();
+        let (shared, token) = (self.shared.clone(), SecretString::from(token));
         tokio::spawn(async move {
             let mut guard = PendingGuard { shared, hash, verdict: Validation::Unknown };
             guard.verdict = guard.shared.verdict(&token, was_valid).await;
@@ -157,6 +152,17 @@ impl KeystoneAuth {
             drop(guard);
             sender.send_replace(Some(verdict));
         });
+    }
+}
+
+/// Waits for a validation. Returns the owner of the token.
+pub(super) async fn validated(mut pending: PendingValidation) -> Result<Arc<TokenOwner>, Fault> {
+    let verdict = pending.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+    match verdict {
+        Some(Validation::Valid(owner, _)) => Ok(owner),
+        Some(Validation::Invalid) => Err(invalid()),
+        Some(Validation::Overloaded) => Err(overloaded()),
+        Some(Validation::Unknown | Validation::KeystoneDown) | None => Err(unavailable()),
     }
 }
 
@@ -244,7 +250,7 @@ impl Shared {
         // The admin of a domain is not an admin of the cloud.
         let is_admin = has_role && (facts.is_system || facts.project.is_some());
         let (project_id, project_name) = facts.project.map(|project| (project.id, project.name)).unzip();
-        let caller = Caller { user_id: Some(facts.user_id), project_id, is_admin };
+        let caller = Arc::new(Caller { user_id: Some(facts.user_id), project_id, is_admin });
         let access_rules = facts.access_rules.map(|rules| {
             let own = rules.into_iter().filter(|rule| rule.service == self.settings.service_type);
             own.take(ACCESS_RULES_MAX).collect()

@@ -1,12 +1,7 @@
 //! Authentication and authorization of requests.
 
-use axum::Extension;
-use axum::body::Body;
 use axum::http::HeaderName;
 use axum::http::header::AUTHORIZATION;
-use axum::middleware::from_fn_with_state;
-use axum::routing::any;
-use tower::ServiceExt as _;
 
 use super::credential::TOKEN_MAX_BYTES;
 use super::*;
@@ -32,16 +27,18 @@ async fn keystone(settings: KeystoneSettings) -> Arc<Auth> {
     Arc::new(Auth::load(&api(AuthSettings::Keystone(Box::new(settings)), false)).await.expect("settings"))
 }
 
-/// Sends a request. Returns the status, and the caller that the route received.
+/// Authenticates a request. Returns the status, and the caller if it is permitted.
 async fn ask(auth: &Arc<Auth>, request: axum::http::request::Builder, peer: Peer) -> (u16, Option<Caller>) {
-    let router = axum::Router::new()
-        .fallback(any(|Extension(caller): Extension<Caller>| async move { (Extension(caller.clone()), "seen") }))
-        .layer(from_fn_with_state(auth.clone(), authenticate));
-    let request = request.extension(peer).body(Body::empty()).expect("a request");
-    let response = router.oneshot(prefix::strip(request)).await.expect("an answer");
-    let is_refused = response.status() == StatusCode::UNAUTHORIZED;
-    assert_eq!(is_refused, response.headers().contains_key(WWW_AUTHENTICATE), "a challenge comes with each 401");
-    (response.status().as_u16(), response.extensions().get().cloned())
+    let request = request.body(()).expect("a request");
+    match auth.authenticate(peer, &prefix::strip(request).into_parts().0).await {
+        Ok(caller) => (200, Some(Caller::clone(&caller))),
+        Err(refusal) => {
+            let is_unauthorized = refusal.status() == StatusCode::UNAUTHORIZED;
+            let has_challenge = refusal.headers().contains_key(WWW_AUTHENTICATE);
+            assert_eq!(is_unauthorized, has_challenge, "a challenge comes with each 401");
+            (refusal.status().as_u16(), None)
+        }
+    }
 }
 
 fn request(method: &str, path: &str, token: &str) -> axum::http::request::Builder {

@@ -4,9 +4,10 @@
 //! secret can be measured.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 
 use super::cache::TokenHash;
@@ -19,6 +20,7 @@ use crate::sys::secret_file::read_secret;
 #[derive(Debug)]
 pub(super) struct TokenAuth {
     expected: TokenHash,
+    owner: Arc<TokenOwner>,
 }
 
 impl TokenAuth {
@@ -29,17 +31,18 @@ impl TokenAuth {
         if text.len() < SECRET_MIN_BYTES || !is_token(text) {
             return Err(AuthError::Secret { key, path: file.to_owned() });
         }
-        Ok(Self { expected: TokenHash::of(&secret) })
+        let owner = TokenOwner { caller: Arc::new(Caller::local()), project_name: String::new(), access_rules: None };
+        Ok(Self { expected: TokenHash::of(text), owner: Arc::new(owner) })
     }
 
     /// Whether a token is the secret.
-    pub(super) fn is_secret(&self, token: &SecretString) -> bool {
+    pub(super) fn is_secret(&self, token: &str) -> bool {
         TokenHash::of(token).as_bytes().ct_eq(self.expected.as_bytes()).into()
     }
 
-    pub(super) fn identify(&self, token: &SecretString) -> Result<TokenOwner, Fault> {
+    pub(super) fn identify(&self, token: &str) -> Result<Arc<TokenOwner>, Fault> {
         if self.is_secret(token) {
-            Ok(TokenOwner { caller: Caller::local(), project_name: String::new(), access_rules: None })
+            Ok(self.owner.clone())
         } else {
             Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's, see [api.token] file on its host"))
         }

@@ -9,11 +9,22 @@ use axum::routing::get;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
-use tower::util::BoxCloneSyncService;
+use tower::ServiceExt as _;
 
 use super::*;
 
 const LARGE_BYTES: usize = 64 << 20;
+
+/// Routes without checks, for which the transport is an extension of a request.
+#[derive(Clone)]
+struct Routes(Router);
+
+impl RequestHandler for Routes {
+    async fn answer(&self, peer: Peer, mut request: Request) -> Response {
+        request.extensions_mut().insert(peer);
+        self.0.clone().oneshot(request).await.expect("infallible")
+    }
+}
 
 /// A server that ends with the sender, and its address and socket.
 async fn server() -> (SocketAddr, PathBuf, oneshot::Sender<()>, tempfile::TempDir) {
@@ -27,7 +38,7 @@ async fn server_within(max: usize) -> (SocketAddr, PathBuf, oneshot::Sender<()>,
     let listeners = Listeners::bind(&addresses, None).await.expect("bound");
     let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("the first is TCP") };
     let router: Router = Router::new()
-        .route("/", get(|request: Request<Body>| async move { format!("{:?}", request.extensions().get::<Peer>()) }))
+        .route("/", get(|request: Request| async move { format!("{:?}", request.extensions().get::<Peer>()) }))
         .route(
             "/slow",
             get(|| async {
@@ -37,8 +48,7 @@ async fn server_within(max: usize) -> (SocketAddr, PathBuf, oneshot::Sender<()>,
         )
         .route("/large", get(|| async { vec![0_u8; LARGE_BYTES] }));
     let (stop, stopped) = oneshot::channel::<()>();
-    let service = BoxCloneSyncService::new(router);
-    tokio::spawn(listeners.serve(max, service, async move { drop(stopped.await) }, Duration::ZERO));
+    tokio::spawn(listeners.serve(max, Routes(router), async move { drop(stopped.await) }, Duration::ZERO));
     (address, socket, stop, directory)
 }
 
@@ -170,7 +180,7 @@ async fn clients_of_this_host_share_its_connections_whatever_their_address() {
     let ours = route.local_addr().expect("an address").ip();
     let listeners = Listeners::bind(&[Listen::Tcp(([0, 0, 0, 0], 0).into())], None).await.expect("bound");
     let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("it is TCP") };
-    let service = BoxCloneSyncService::new(Router::<()>::new().route("/", get(|| async { "seen" })));
+    let service = Routes(Router::new().route("/", get(|| async { "seen" })));
     tokio::spawn(listeners.serve(CONNECTIONS_MAX, service, std::future::pending(), Duration::ZERO));
     let connect = async |host: IpAddr| TcpStream::connect((host, address.port())).await.expect("connected");
     let hosts = [ours, Ipv4Addr::LOCALHOST.into()];

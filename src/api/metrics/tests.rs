@@ -6,12 +6,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
-use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::targets::Targets;
 use super::*;
 use crate::agent::{Host, Intervals, ProcessRole, TargetView, View};
+use crate::api::listen::{Peer, RequestHandler as _};
 use crate::api::wire::tests::view;
 use crate::model::report::{
     BucketFacts, CertificateEnd, Finding, HOST_VIEWER, KindFacts, LockProofState, MountFacts, MountTraffic,
@@ -444,7 +444,7 @@ async fn answer_is_compressed_for_a_client_that_accepts_gzip() {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/openmetrics-text;version=1.0.0"));
-    let answer = super::metrics(Extension(metrics), headers).await.expect("an answer");
+    let answer = super::metrics(Extension(metrics), Headers(headers)).await.expect("an answer");
     assert_eq!(answer.headers()[CONTENT_ENCODING], "gzip");
     assert_eq!(answer.headers()[CONTENT_TYPE], Format::OpenMetrics.content_type());
     let compressed = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
@@ -461,7 +461,7 @@ async fn metrics_address_names_no_other_route_in_its_errors() {
     {
         let request = Request::builder().method(method).uri(path).header("host", "localhost:9781");
         let request = request.body(Body::empty()).expect("a request");
-        let answer = service.clone().oneshot(request).await.expect("infallible");
+        let answer = service.answer(Peer::Tcp, request).await;
         assert_eq!(answer.status().as_u16(), status, "{method} {path}");
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
         let body = String::from_utf8_lossy(&body);

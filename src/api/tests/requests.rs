@@ -1,12 +1,12 @@
 //! Requests through all layers: prefixes, limits, authentication and protection against web pages.
 
 use super::*;
-use crate::api::listen::Peer;
+use crate::api::listen::{Peer, RequestHandler as _};
 
 /// Sends a request that has these header fields, over TCP unless `peer` says otherwise.
 async fn send(api: &Api, peer: Peer, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let (method, path) = line.split_once(' ').expect("a method and a path");
-    let mut request = Request::builder().method(method).uri(path).extension(peer);
+    let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -14,7 +14,7 @@ async fn send(api: &Api, peer: Peer, line: &str, headers: &[(&str, &str)], body:
         request = request.header("content-length", body.len());
     }
     let request = request.body(Body::from(body.to_owned())).expect("a request");
-    let (head, body) = api.service.clone().oneshot(request).await.expect("infallible").into_parts();
+    let (head, body) = api.service.answer(peer, request).await.into_parts();
     let bytes = to_bytes(body, ANSWER_MAX_BYTES).await.expect("a body");
     let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
     Answer { status: head.status, headers: head.headers, body }

@@ -137,7 +137,7 @@ async fn long_list_is_compressed_on_request_with_the_same_content() {
             let request = Request::builder().uri(path).header(ACCEPT_ENCODING, encoding);
             api.routes
                 .clone()
-                .layer(Extension(Caller::local()))
+                .layer(Extension(Arc::new(Caller::local())))
                 .oneshot(request.body(Body::empty()).expect("a request"))
         };
         let plain = request("identity").await.expect("infallible");
