@@ -36,6 +36,9 @@ pub(super) fn range(request: &RangeRequest) -> Value {
     if let Some(revision) = request.revision {
         body["revision"] = revision.to_string().into();
     }
+    if let Some(EtcdRevision(revision)) = request.written_after {
+        body["min_mod_revision"] = revision.saturating_add(1).to_string().into();
+    }
     body
 }
 
@@ -162,6 +165,17 @@ struct RangeJson {
     more: bool,
 }
 
+impl From<RangeJson> for RangeAnswer {
+    fn from(answer: RangeJson) -> Self {
+        Self {
+            header: answer.header.into(),
+            entries: answer.kvs.into_iter().map(Into::into).collect(),
+            total: answer.count.try_into().unwrap_or_default(),
+            has_more: answer.more,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct DeletedJson {
     #[serde(default, deserialize_with = "number")]
@@ -223,15 +237,12 @@ fn parsed<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, EtcdError> {
 
 /// Parses the answer to a read.
 pub(super) fn range_answer(body: &[u8]) -> Result<RangeAnswer, EtcdError> {
-    let answer: RangeJson = parsed(body)?;
-    let header: AnswerHeader = answer.header.into();
+    let answer: RangeAnswer = parsed::<RangeJson>(body)?.into();
     // Every answer has a header. An empty object is not from etcd.
-    if header.revision == EtcdRevision(0) {
+    if answer.header.revision == EtcdRevision(0) {
         return Err(EtcdError::Unexpected("an answer without a header".to_owned()));
     }
-    let (entries, total) =
-        (answer.kvs.into_iter().map(Into::into).collect(), answer.count.try_into().unwrap_or_default());
-    Ok(RangeAnswer { header, entries, total, has_more: answer.more })
+    Ok(answer)
 }
 
 /// Parses the answer to a transaction with these numbers of operations.
@@ -240,7 +251,7 @@ pub(super) fn txn_answer(body: &[u8], txn: &Txn) -> Result<TxnAnswer, EtcdError>
     let result = |result| match result {
         ResultJson::Put(_) => TxnResult::Put,
         ResultJson::Deleted(answer) => TxnResult::Deleted(answer.deleted.cast_unsigned()),
-        ResultJson::Range(answer) => TxnResult::Range(answer.kvs.into_iter().map(Into::into).collect()),
+        ResultJson::Range(answer) => TxnResult::Range(answer.into()),
     };
     let results: Vec<TxnResult> = answer.responses.into_iter().map(result).collect();
     let expected = if answer.succeeded { txn.success.len() } else { txn.failure.len() };

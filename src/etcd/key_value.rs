@@ -104,6 +104,9 @@ pub struct RangeRequest {
     pub limit: Option<u32>,
     /// Revision of the store at which to read, instead of the latest one.
     pub revision: Option<EtcdRevision>,
+    /// Answers only the keys that were written after this revision. The total counts the others too, so a key that was
+    /// deleted since is missing there. etcd reads the whole interval for it, with all values.
+    pub written_after: Option<EtcdRevision>,
     /// Whether any member may answer from its own state, which may be old. Cheaper, and works without a quorum.
     pub is_serializable: bool,
     /// Whether values are left out.
@@ -114,7 +117,7 @@ impl RangeRequest {
     /// A linearizable read of all these keys.
     #[must_use]
     pub fn new(keys: KeyRange) -> Self {
-        Self { keys, limit: None, revision: None, is_serializable: false, is_keys_only: false }
+        Self { keys, limit: None, revision: None, written_after: None, is_serializable: false, is_keys_only: false }
     }
 
     /// A linearizable read of one key.
@@ -149,7 +152,7 @@ pub struct RangeAnswer {
     pub header: AnswerHeader,
     /// The keys that exist, in their order, up to the limit.
     pub entries: Vec<KeyValue>,
-    /// Number of keys in the interval, whatever the limit.
+    /// Number of keys in the interval, whatever the limit and the revisions of the keys.
     pub total: u64,
     /// Whether the limit left keys out.
     pub has_more: bool,

@@ -199,10 +199,17 @@ impl State {
         self.writes.push(RecordedWrite { at, revision, client, key: key.clone(), value: value.cloned() });
     }
 
-    fn range(keys: &BTreeMap<Bytes, KeyValue>, request: &RangeRequest) -> Vec<KeyValue> {
-        let found = keys.values().filter(|entry| request.keys.contains(&entry.key)).cloned();
+    fn range(&self, keys: &BTreeMap<Bytes, KeyValue>, request: &RangeRequest) -> RangeAnswer {
+        let in_interval = || keys.values().filter(|entry| request.keys.contains(&entry.key));
+        let is_answered = |entry: &&KeyValue| request.written_after.is_none_or(|after| entry.mod_revision > after);
         let without_values = |entry| KeyValue { value: Bytes::new(), ..entry };
-        found.map(|entry| if request.is_keys_only { without_values(entry) } else { entry }).collect()
+        let found = in_interval().filter(is_answered).cloned();
+        let mut entries: Vec<_> =
+            found.map(|entry| if request.is_keys_only { without_values(entry) } else { entry }).collect();
+        let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
+        let (total, has_more) = (in_interval().count() as u64, entries.len() > limit);
+        entries.truncate(limit);
+        RangeAnswer { header: self.header(), entries, total, has_more }
     }
 
     fn is_true(keys: &BTreeMap<Bytes, KeyValue>, Compare { key, condition }: &Compare) -> bool {
@@ -249,7 +256,7 @@ impl State {
                     keys.iter().for_each(|key| self.delete(key, Some(client)));
                     TxnResult::Deleted(keys.len() as u64)
                 }
-                TxnOperation::Range(request) => TxnResult::Range(Self::range(&self.keys, request)),
+                TxnOperation::Range(request) => TxnResult::Range(self.range(&self.keys, request)),
             });
         }
         Ok(TxnAnswer { header: self.header(), succeeded, results })
@@ -321,13 +328,8 @@ impl SimulatedClient {
 impl KeyValueStore for SimulatedClient {
     async fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, EtcdError> {
         let (request, is_old) = (request.clone(), self.link() == Link::Minority && request.is_serializable);
-        let answer = move |state: &mut State| {
-            let mut entries = State::range(if is_old { &state.minority } else { &state.keys }, &request);
-            let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
-            let (total, has_more) = (entries.len() as u64, entries.len() > limit);
-            entries.truncate(limit);
-            Ok(RangeAnswer { header: state.header(), entries, total, has_more })
-        };
+        let answer =
+            move |state: &mut State| Ok(state.range(if is_old { &state.minority } else { &state.keys }, &request));
         if is_old { answer(&mut self.cluster.state()) } else { self.serve(answer).await }
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::key_value::{AnswerHeader, EtcdRevision, KeyRange, KeyValue, LeaseId, RangeRequest};
+use super::key_value::{AnswerHeader, EtcdRevision, KeyRange, KeyValue, LeaseId, RangeAnswer, RangeRequest};
 
 /// A condition of one key. A key that does not exist has the revision 0 and no lease, and its value is not equal to
 /// any.
@@ -137,8 +137,28 @@ pub enum TxnResult {
     Put,
     /// This number of keys was deleted.
     Deleted(u64),
-    /// The keys that exist.
-    Range(Vec<KeyValue>),
+    /// What was read. Its header has only the revision.
+    Range(RangeAnswer),
+}
+
+impl TxnResult {
+    /// Returns the keys that were read.
+    #[must_use]
+    pub fn entries(&self) -> &[KeyValue] {
+        match self {
+            Self::Range(answer) => &answer.entries,
+            Self::Put | Self::Deleted(_) => &[],
+        }
+    }
+
+    /// Returns the only key that was read, if it exists.
+    #[must_use]
+    pub fn into_entry(self) -> Option<KeyValue> {
+        match self {
+            Self::Range(answer) => answer.entries.into_iter().next(),
+            Self::Put | Self::Deleted(_) => None,
+        }
+    }
 }
 
 /// Result of a transaction.

@@ -12,9 +12,10 @@
 //! Only targets of the registry have claims, and the registry deletes claims and facts with the target. So a fact never
 //! outlives its target. A node that has not joined the registry finds the facts of its own targets itself.
 //!
-//! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look at
-//! the keys is one transaction that only reads, and that answers nothing if nothing has changed since the latest look.
-//! A holder looks three times in a time to live, and may have to give a claim back. The others look once. If nothing
+//! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look is
+//! one read of all claims and facts, because one operation costs etcd much less than one for each key. If the registry
+//! has many that this node does not need, or if those change, a look is a transaction that reads single keys, and that
+//! answers nothing if nothing has changed since the latest look. A holder looks three times in a time to live, and may have to give a claim back. The others look once. If nothing
 //! has changed then, the renewals of the node's lease also check that nothing changes, and the node looks again when
 //! something has. So a fleet at rest sends no requests for facts. A node that needs no facts sends nothing.
 //!
@@ -22,6 +23,7 @@
 //! at a random time before these are too old. A node that has just started and never had an answer does so at once.
 
 mod claim;
+mod reading;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,13 +36,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::driver::{FactBoard, FactKey, FactRole, FleetPace, SharedFact};
 use crate::etcd::{
-    Compare, EtcdError, EtcdRevision, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult,
+    Compare, EtcdError, EtcdRevision, KeyValue, KeyValueStore, LeaseId, RangeRequest, Txn, TxnOperation,
     shortest_interval,
 };
 use crate::model::random_fraction;
 use claim::{Claim, ClaimAction, Look, SIT_OUT, rank};
+use reading::{CLAIMS, FACTS, FACTS_IN_TXN, FactReader, FoundFact};
 
-use super::presence::{HeldLease, backoff};
+use super::presence::{HeldLease, RenewalCheck, backoff};
 
 /// Longest time between two looks while a driver waits for a fact, unless so many nodes need a longer one.
 const AWAITED_INTERVAL: Duration = Duration::from_secs(5);
@@ -62,9 +65,6 @@ const ALONE_AFTER_TTLS: u32 = 3;
 /// Time after the start without an answer after which a node is alone.
 const ALONE_AFTER_START: Duration = Duration::from_secs(10);
 
-/// Number of facts in one transaction, or in the conditions of a renewal. Each is two operations, and etcd allows 128.
-const FACTS_IN_TXN: usize = 60;
-
 /// Time after which a fact is deleted that nobody has renewed.
 const FACT_KEPT: Duration = Duration::from_hours(30 * 24);
 
@@ -73,11 +73,6 @@ const FACTS_LOOKED_AT: u32 = 100;
 
 /// Largest value of a fact that is accepted, in bytes.
 const FACT_MAX: usize = 16 * 1024;
-
-/// Folders of the keys.
-const CLAIMS: &str = "claims";
-const FACTS: &str = "facts";
-const FOLDERS: [&str; 2] = [CLAIMS, FACTS];
 
 /// Value of `facts/<target>/<fact>/<subject>`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,14 +99,17 @@ impl Claims {
         lease: HeldLease,
         board: Arc<FactBoard>,
     ) -> Self {
+        let prefix = prefix.into();
         let exchange = Exchange {
+            reader: FactReader::new(store.clone(), prefix.clone()),
             store,
-            prefix: prefix.into(),
+            prefix,
             node: node.into(),
             lease,
             board,
             facts: HashMap::new(),
             checked: Vec::new(),
+            has_written: false,
             answered_at: None,
             failures: 0,
             started_at: Instant::now(),
@@ -155,14 +153,17 @@ struct ClaimAnswer {
 }
 
 struct Exchange {
+    reader: FactReader,
     store: Arc<dyn KeyValueStore>,
     prefix: String,
     node: String,
     lease: HeldLease,
     board: Arc<FactBoard>,
     facts: HashMap<FactKey, KnownFact>,
-    /// The facts whose claims and values are in the conditions of the renewals.
+    /// The facts whose claims and values the renewals check.
     checked: Vec<FactKey>,
+    /// Whether this node has written claims or facts since the latest look.
+    has_written: bool,
     answered_at: Option<Instant>,
     /// Looks in a row without an answer.
     failures: u32,
@@ -211,26 +212,48 @@ impl Exchange {
         self.facts.retain(|known, _| asked.iter().any(|(key, _)| key == known));
         let is_checked = self.checked.iter().eq(asked.iter().map(|(key, _)| key));
         let shown = self.lease.conditions().take().filter(|_| is_checked);
+        let is_unchanged = match self.look(&asked, shown).await {
+            Ok(is_unchanged) => is_unchanged,
+            Err(error) => {
+                tracing::debug!(%error, "the facts of other nodes were not read");
+                self.failures = self.failures.saturating_add(1);
+                return;
+            }
+        };
+        // What has just changed may change all the time. Then a read at each look costs less.
+        let can_check = is_unchanged && self.facts.values().all(|it| it.is_settled(&self.node));
+        let unchanged = self.unchanged(&asked).filter(|_| can_check).unwrap_or_default();
+        let check = self.reader.check(unchanged);
+        let is_checked = !matches!(check, RenewalCheck::Nothing);
+        self.lease.conditions().set(check);
+        self.checked = asked.into_iter().filter(|_| is_checked).map(|(key, _)| key).collect();
+    }
+
+    /// Reads claims and facts, unless a renewal has shown (`shown`) that all are as at the latest look, and acts on
+    /// them. Returns whether they are, or were never looked at before.
+    async fn look(&mut self, asked: &[(FactKey, bool)], shown: Option<bool>) -> Result<bool, EtcdError> {
+        for (key, _) in asked {
+            self.facts.entry(key.clone()).or_default();
+        }
+        if shown == Some(true) {
+            return self.look_at(asked, Vec::new()).await;
+        }
+        let has_written = std::mem::take(&mut self.has_written);
+        if let Some(found) = self.reader.read_all(asked).await? {
+            let is_unchanged = self.look_at(asked, found).await?;
+            // What this node does not need has changed, and may do so all the time.
+            if shown == Some(false) && is_unchanged && !has_written {
+                self.reader.read_single_keys();
+            }
+            return Ok(is_unchanged);
+        }
         let mut is_unchanged = true;
         for some in asked.chunks(FACTS_IN_TXN) {
-            match self.look_at(some, shown).await {
-                Ok(is_same) => {
-                    is_unchanged &= is_same;
-                    (self.answered_at, self.failures) = (Some(Instant::now()), 0);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the facts of other nodes were not read");
-                    self.failures = self.failures.saturating_add(1);
-                    return;
-                }
-            }
+            let unchanged = self.unchanged(some).filter(|_| shown.is_none());
+            let found = self.reader.read(some, unchanged).await?;
+            is_unchanged &= self.look_at(some, found).await?;
         }
-        // What has just changed may change all the time. Then a read at each look costs less.
-        let can_check =
-            is_unchanged && asked.len() <= FACTS_IN_TXN && self.facts.values().all(|it| it.is_settled(&self.node));
-        let checked = if can_check { asked } else { Vec::new() };
-        self.lease.conditions().set(self.unchanged(&checked).unwrap_or_default());
-        self.checked = checked.into_iter().map(|(key, _)| key).collect();
+        Ok(is_unchanged)
     }
 
     fn set_roles(&self) {
@@ -248,56 +271,31 @@ impl Exchange {
         }
     }
 
-    fn key(&self, folder: &str, FactKey { target, kind, subject }: &FactKey) -> String {
-        format!("{}{folder}/{target}/{}/{subject}", self.prefix, kind.as_str())
-    }
-
-    /// Reads claims and facts in one transaction, unless all are as at the latest look, and acts on them. `shown` says
-    /// whether they are, if a renewal has shown it. Returns whether they are, or were never looked at before.
-    async fn look_at(&mut self, asked: &[(FactKey, bool)], shown: Option<bool>) -> Result<bool, EtcdError> {
-        for (key, _) in asked {
-            self.facts.entry(key.clone()).or_default();
-        }
-        let found = if shown == Some(true) { Vec::new() } else { self.read(asked, shown).await? };
-        let (is_read, mut found, mut is_unchanged) = (!found.is_empty(), found.into_iter(), true);
-        for (key, is_wanted) in asked {
-            if is_read {
-                let (claim, fact) = (found.next().flatten(), found.next().flatten());
-                is_unchanged &= !self.receive(key, claim, fact.as_ref());
-            }
-            self.act(key, *is_wanted).await?;
-            self.share(key).await?;
-        }
-        Ok(is_unchanged)
-    }
-
-    /// Reads each claim and the fact after it. Empty if all are as at the latest look.
-    async fn read(&self, asked: &[(FactKey, bool)], shown: Option<bool>) -> Result<Vec<Option<KeyValue>>, EtcdError> {
-        let reads = asked.iter().flat_map(|(key, _)| FOLDERS.map(|folder| TxnOperation::get(self.key(folder, key))));
-        let reads = reads.collect();
-        let txn = match self.unchanged(asked).filter(|_| shown.is_none()) {
-            Some(compares) => Txn { compares, success: Vec::new(), failure: reads },
-            // Without a condition, a transaction succeeds.
-            None => Txn { success: reads, ..Txn::default() },
-        };
-        let results = self.store.commit(&txn).await?.results.into_iter();
-        let found = results.map(|result| match result {
-            TxnResult::Range(entries) => entries.into_iter().next(),
-            TxnResult::Put | TxnResult::Deleted(_) => None,
-        });
-        Ok(found.collect())
-    }
-
     /// Returns the conditions that all claims and facts are as at the latest look. `None` if one was never looked at.
     fn unchanged(&self, asked: &[(FactKey, bool)]) -> Option<Vec<Compare>> {
         let mut compares = Vec::new();
         for (key, _) in asked {
             let known = self.facts.get(key)?;
             let claim_revision = known.found.as_ref().map(|claim| claim.mod_revision).unwrap_or_default();
-            compares.push(Compare::unchanged_since(self.key(CLAIMS, key), claim_revision));
-            compares.push(Compare::unchanged_since(self.key(FACTS, key), known.fact_revision?));
+            compares.push(Compare::unchanged_since(self.reader.key(CLAIMS, key), claim_revision));
+            compares.push(Compare::unchanged_since(self.reader.key(FACTS, key), known.fact_revision?));
         }
         Some(compares)
+    }
+
+    /// Acts on these claims and facts, or on those of the latest look if nothing was found because all are the same.
+    /// Returns whether they are, or were never looked at before.
+    async fn look_at(&mut self, asked: &[(FactKey, bool)], found: Vec<FoundFact>) -> Result<bool, EtcdError> {
+        (self.answered_at, self.failures) = (Some(Instant::now()), 0);
+        let (mut found, mut is_unchanged) = (found.into_iter(), true);
+        for (key, is_wanted) in asked {
+            if let Some((claim, fact)) = found.next() {
+                is_unchanged &= !self.receive(key, claim, fact.as_ref());
+            }
+            self.act(key, *is_wanted).await?;
+            self.share(key).await?;
+        }
+        Ok(is_unchanged)
     }
 
     /// Notes a claim and a fact, and passes the fact of another node to the board. Returns whether one has changed
@@ -334,6 +332,7 @@ impl Exchange {
         };
         let Some(known) = self.facts.get_mut(key) else { return Ok(()) };
         let action = known.claim.look(known.found.as_ref(), look);
+        self.has_written |= action != ClaimAction::None;
         match action {
             ClaimAction::None => {}
             ClaimAction::Ask(lease) => {
@@ -347,7 +346,7 @@ impl Exchange {
                 }
             }
             ClaimAction::GiveBack(revision) => {
-                let claim = self.key(CLAIMS, key);
+                let claim = self.reader.key(CLAIMS, key);
                 let txn = Txn {
                     compares: vec![Compare::created_at(claim.clone(), revision)],
                     success: vec![TxnOperation::delete(claim)],
@@ -361,14 +360,14 @@ impl Exchange {
 
     /// Asks for a claim.
     async fn ask(&self, key: &FactKey, lease: LeaseId) -> Result<ClaimAnswer, EtcdError> {
-        let (claim, target) = (self.key(CLAIMS, key), format!("{}registry/targets/{}", self.prefix, key.target));
+        let (claim, target) = (self.reader.key(CLAIMS, key), format!("{}registry/targets/{}", self.prefix, key.target));
         let txn = Txn {
             compares: vec![Compare::absent(claim.clone()), Compare::exists(target.clone())],
             success: vec![TxnOperation::put_leased(claim, self.node.clone(), lease)],
             failure: vec![TxnOperation::Range(RangeRequest::key(target).keys_only())],
         };
         let answer = self.store.commit(&txn).await?;
-        let is_unregistered = matches!(&answer.results[..], [TxnResult::Range(found)] if found.is_empty());
+        let is_unregistered = !answer.succeeded && answer.results.first().is_some_and(|it| it.entries().is_empty());
         Ok(ClaimAnswer { revision: answer.succeeded.then_some(answer.header.revision), is_unregistered })
     }
 
@@ -376,7 +375,7 @@ impl Exchange {
     async fn delete_old_facts(&self, key: &FactKey) -> Result<(), EtcdError> {
         let facts = format!("{}{FACTS}/{}/{}/", self.prefix, key.target, key.kind.as_str());
         let reading = RangeRequest { limit: Some(FACTS_LOOKED_AT), ..RangeRequest::prefix(facts) };
-        let (own, oldest) = (self.key(FACTS, key), Timestamp::now() - FACT_KEPT);
+        let (own, oldest) = (self.reader.key(FACTS, key), Timestamp::now() - FACT_KEPT);
         for found in self.store.range(&reading).await?.entries {
             let is_old = serde_json::from_slice::<StoredFact>(&found.value).is_ok_and(|fact| fact.observed_at < oldest);
             if is_old && found.key != own {
@@ -395,13 +394,14 @@ impl Exchange {
     async fn share(&mut self, key: &FactKey) -> Result<(), EtcdError> {
         let Some(revision) = self.facts.get(key).and_then(|known| known.claim.held()) else { return Ok(()) };
         let Some(fact) = self.board.found(key) else { return Ok(()) };
+        self.has_written = true;
         let SharedFact { observed_at, value, .. } = fact.clone();
         let stored = StoredFact { node: self.node.clone(), observed_at, claim_revision: revision.0, value };
         // A structure of texts and numbers can always be encoded.
         let encoded = serde_json::to_vec(&stored).unwrap_or_default();
         let txn = Txn {
-            compares: vec![Compare::created_at(self.key(CLAIMS, key), revision)],
-            success: vec![TxnOperation::put(self.key(FACTS, key), encoded)],
+            compares: vec![Compare::created_at(self.reader.key(CLAIMS, key), revision)],
+            success: vec![TxnOperation::put(self.reader.key(FACTS, key), encoded)],
             ..Txn::default()
         };
         let answer = self.store.commit(&txn).await?;

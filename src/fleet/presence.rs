@@ -32,6 +32,7 @@ use crate::etcd::{
 };
 use crate::model::random_fraction;
 use conditions::RenewalConditions;
+pub(super) use conditions::{KeysAt, RenewalCheck};
 pub(super) use lease::backoff;
 use lease::{LeaseAction, LeaseState, NodeLease, TTL_MIN, spread_for, ttl_for};
 pub use status::PresenceStatus;
@@ -178,7 +179,7 @@ impl HeldLease {
         self.0.lease().ttl()
     }
 
-    /// Conditions that each renewal also checks. etcd allows 127 of them by default.
+    /// What each renewal also checks.
     pub(super) fn conditions(&self) -> &RenewalConditions {
         &self.0.conditions
     }
@@ -303,10 +304,10 @@ impl Shared {
             if answer.succeeded {
                 return Ok(Registered::Done);
             }
-            let Some(TxnResult::Range(entries)) = answer.results.into_iter().next() else {
+            let Some(TxnResult::Range(found)) = answer.results.into_iter().next() else {
                 return Err(EtcdError::Unexpected("a transaction without the result of its read".to_owned()));
             };
-            match entries.into_iter().next() {
+            match found.entries.into_iter().next() {
                 // The answer of an earlier attempt was lost.
                 Some(found) if found.lease == Some(lease) => return Ok(Registered::Done),
                 Some(found) => match parse(&found) {
@@ -362,32 +363,41 @@ impl Shared {
     }
 
     /// Whether a member says that the key of this node exists, mostly from its own state. The same request reads the
-    /// generation of the registry, and checks the conditions.
+    /// generation of the registry, and checks what the claims need ([`RenewalCheck`]).
     async fn is_registered(&self, lease: LeaseId) -> Result<bool, EtcdError> {
-        let (conditions, key) = (self.conditions.get(), self.alive_key());
+        let ((number, check), key) = (self.conditions.get(), self.alive_key());
         let is_quorum = self.generation.needs_quorum();
-        let read = |key: String| RangeRequest { is_serializable: !is_quorum, ..RangeRequest::key(key) };
-        let generation = TxnOperation::Range(read(self.generation.key().to_owned()));
-        let txn = Txn {
-            compares: [Compare::lease(key.clone(), lease)].into_iter().chain(conditions.iter().cloned()).collect(),
+        let read = |request: RangeRequest| TxnOperation::Range(RangeRequest { is_serializable: !is_quorum, ..request });
+        let generation = read(RangeRequest::key(self.generation.key().to_owned()));
+        let mut txn = Txn {
+            compares: vec![Compare::lease(key.clone(), lease)],
             success: vec![generation.clone()],
-            failure: vec![generation, TxnOperation::Range(read(key).keys_only())],
+            failure: vec![generation, read(RangeRequest::key(key).keys_only())],
         };
+        match &check {
+            RenewalCheck::Nothing => {}
+            RenewalCheck::Conditions(compares) => txn.compares.extend_from_slice(compares),
+            RenewalCheck::Unchanged(keys) => txn.success.push(read(keys.request())),
+        }
         let answer = self.store.commit(&txn).await.inspect_err(|_| {
-            // The next renewal must not fail because of them, for example without the right to read their keys.
-            self.conditions.set(Vec::new());
+            // The next renewal must not fail because of the check, for example without the right to read its keys.
+            self.conditions.set(RenewalCheck::Nothing);
         })?;
-        let mut found = answer.results.into_iter().map(|result| match result {
-            TxnResult::Range(entries) => entries.into_iter().next(),
-            TxnResult::Put | TxnResult::Deleted(_) => None,
-        });
-        if let Some(generation) = found.next().flatten() {
+        let mut results = answer.results.into_iter();
+        if let Some(generation) = results.next().and_then(TxnResult::into_entry) {
             self.generation.see(generation.value, is_quorum);
         }
-        let is_own = |found: Option<KeyValue>| found.is_some_and(|found| found.lease == Some(lease));
-        let is_registered = answer.succeeded || is_own(found.next().flatten());
+        // The key if a comparison failed, or the checked interval.
+        let second = results.next();
+        let is_unchanged = answer.succeeded
+            && match (&check, &second) {
+                (RenewalCheck::Unchanged(keys), Some(TxnResult::Range(found))) => keys.are_in(found),
+                _ => true,
+            };
+        let is_own = |found: KeyValue| found.lease == Some(lease);
+        let is_registered = answer.succeeded || second.and_then(TxnResult::into_entry).is_some_and(is_own);
         if is_registered {
-            self.conditions.note(&conditions, answer.succeeded);
+            self.conditions.note(number, is_unchanged);
         }
         Ok(is_registered)
     }

@@ -120,10 +120,7 @@ impl EtcdRegistry {
 
     /// Parses the results of [`Self::state_reads`], which are the first ones.
     fn state(&self, answer: &TxnAnswer) -> Result<RegistryState, Unavailable> {
-        let value = |at: usize| match answer.results.get(at) {
-            Some(TxnResult::Range(entries)) => entries.first().map(|entry| &entry.value),
-            _ => None,
-        };
+        let value = |at: usize| Some(&answer.results.get(at)?.entries().first()?.value);
         let (Some(cloud_id), Some(schema), Some(generation)) = (value(0), value(1), value(2)) else {
             return Err(Unavailable(format!(
                 "there is no registry below {} in etcd. The first node that joins creates it: check [registry] url, and whether the data of etcd was removed",
@@ -170,10 +167,7 @@ impl EtcdRegistry {
         reads.extend(keys.iter().map(|key| TxnOperation::get(key.clone())));
         let answer = self.store.commit(&Txn { success: reads, ..Txn::default() }).await.map_err(unavailable)?;
         self.verify_writer(&answer, expected)?;
-        let entries = answer.results.into_iter().skip(state_reads).flat_map(|result| match result {
-            TxnResult::Range(entries) => entries,
-            TxnResult::Put | TxnResult::Deleted(_) => Vec::new(),
-        });
+        let entries = answer.results.into_iter().skip(state_reads).filter_map(TxnResult::into_entry);
         Ok(entries.map(|entry| (entry.key, entry.value)).collect())
     }
 
@@ -277,12 +271,8 @@ impl EtcdRegistry {
         if answer.succeeded {
             return Err(Unavailable(reason.to_string()).into());
         }
-        match &answer.results[..] {
-            [TxnResult::Range(entries)]
-                if entries.first().is_some_and(|entry| entry.value == made.to_string().as_bytes()) =>
-            {
-                Ok(())
-            }
+        match answer.results.into_iter().next().and_then(TxnResult::into_entry) {
+            Some(found) if found.value == made.to_string().as_bytes() => Ok(()),
             // Another node has changed the registry since.
             _ => Err(uncertain(reason)),
         }
@@ -404,9 +394,8 @@ impl SharedRegistry for EtcdRegistry {
                 Ok(new)
             }
             Ok(TxnAnswer { results, .. }) => {
-                let is_expected = matches!(&results[..], [TxnResult::Range(entries)]
-                    if entries.first().is_some_and(|entry| entry.value == expected.generation.to_string().as_bytes()));
-                if is_expected {
+                let found = results.into_iter().next().and_then(TxnResult::into_entry);
+                if found.is_some_and(|found| found.value == expected.generation.to_string().as_bytes()) {
                     let text = "the registry in etcd has another target with the same export, which it does not list";
                     return Err(Unavailable(text.to_owned()).into());
                 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use targetwatch::etcd::{
-    Compare, EtcdError, EtcdRevision, KeyValueStore as _, LeaseId, RangeRequest, Txn, TxnOperation, TxnResult,
+    Compare, EtcdError, EtcdRevision, KeyValueStore as _, LeaseId, RangeAnswer, RangeRequest, Txn, TxnOperation,
+    TxnResult,
 };
 
 use super::cluster::{EtcdCluster, HaProxy, client_of, login};
@@ -23,7 +24,7 @@ async fn transaction_compares_and_returns_results() {
         failure: vec![TxnOperation::get("/a"), TxnOperation::delete("/none")],
     };
     let first = client.commit(&create).await.expect("made");
-    let TxnResult::Range(entries) = &first.results[1] else { panic!("{first:?}") };
+    let entries = first.results[1].entries();
     assert!(first.succeeded && entries[0].create_revision == first.header.revision && entries[0].value == "1");
     let second = client.commit(&create).await.expect("answered");
     assert!(!second.succeeded && second.results[1] == TxnResult::Deleted(0), "{second:?}");
@@ -39,6 +40,39 @@ async fn transaction_compares_and_returns_results() {
     client.commit(&put("/b", "")).await.expect("made");
     let page = client.range(&pages).await.expect("answered");
     assert!(page.entries.len() == 1 && page.has_more);
+}
+
+#[tokio::test]
+async fn keys_written_after_a_revision_are_read_with_the_number_of_all() {
+    let cluster = EtcdCluster::start(1, &[]).await;
+    let client = cluster.client().await;
+    let mut revision = EtcdRevision(0);
+    for key in ["/a/1", "/a/2", "/a/3", "/b"] {
+        revision = client.commit(&put(key, "value")).await.expect("made").header.revision;
+    }
+    let delete = Txn { success: vec![TxnOperation::delete("/a/3")], ..Txn::default() };
+    let request =
+        RangeRequest { limit: Some(1), written_after: Some(revision), ..RangeRequest::prefix("/a/").keys_only() };
+    let reads = Txn { success: vec![TxnOperation::Range(request.clone())], ..Txn::default() };
+    for (change, expected, has_more, total) in [
+        (None, None, false, 3),
+        (Some(put("/a/2", "other")), Some("/a/2"), false, 3),
+        (Some(put("/a/1", "other")), Some("/a/1"), true, 3),
+        (Some(delete), Some("/a/1"), true, 2),
+    ] {
+        if let Some(change) = change {
+            client.commit(&change).await.expect("made");
+        }
+        let alone = client.range(&request).await.expect("answered");
+        let TxnResult::Range(in_txn) = client.commit(&reads).await.expect("answered").results.remove(0) else {
+            panic!("another result")
+        };
+        for RangeAnswer { entries, total: found, has_more: more, .. } in [alone, in_txn] {
+            assert_eq!(entries.first().map(|entry| &entry.key[..]), expected.map(str::as_bytes));
+            assert!(entries.len() <= 1 && entries.iter().all(|entry| entry.value.is_empty()), "{entries:?}");
+            assert_eq!((found, more), (total, has_more), "{expected:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -283,6 +283,32 @@ async fn fleet_at_rest_sends_no_requests_for_facts() {
     assert!(requests <= (presence + facts) * 103 / 100, "{requests}");
 }
 
+/// Requests of an hour in which facts that no node needs are written each 20 s. There are this many of them.
+async fn requests_beside_other_facts(count: usize) -> u64 {
+    let (cluster, mut nodes) = start(NODES);
+    let fact = |number: usize| format!("/t/facts/{}/lock_proof/A", Uuid::from_u128(100 + number as u128));
+    (0..count).for_each(|number| cluster.put(&fact(number), "{}"));
+    pass(&mut nodes, 600).await;
+    let before = cluster.requests();
+    for round in 0..180 {
+        cluster.put(&fact(round % count), "{}");
+        pass(&mut nodes, 20).await;
+    }
+    assert!(nodes.iter_mut().all(|node| matches!(node.probe(), Some(Turn::Find | Turn::Use(_)))));
+    cluster.requests() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn facts_that_a_node_does_not_need_cost_it_few_requests() {
+    for count in [1, 100] {
+        let requests = requests_beside_other_facts(count).await;
+        // As in a fleet at rest, and two looks at all keys each 10 minutes.
+        let (presence, facts) = (NODES as u64 * (2 * 180 + 6), 180 + 6 * (1 + 2 * (NODES as u64 - 1)));
+        let other = NODES as u64 * 6 * 2;
+        assert!(requests <= (presence + facts + other) * 103 / 100, "{count}: {requests}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn renewal_shows_a_node_that_a_fact_has_changed() {
     let (cluster, mut nodes) = start(NODES);

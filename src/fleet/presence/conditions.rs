@@ -1,12 +1,50 @@
-//! Conditions that each renewal of the lease also checks, so that a task learns without a request whether they hold.
+//! What each renewal of the lease also checks, so that a task learns without a request whether something has changed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::etcd::Compare;
+use crate::etcd::{Compare, EtcdRevision, KeyRange, RangeAnswer, RangeRequest};
 
-/// Conditions and the latest result. Clones are the same one.
+/// What a renewal checks.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum RenewalCheck {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Whether these conditions hold. etcd allows 127 of them by default, and each costs it about as much as reading
+    /// eight keys.
+    Conditions(Arc<[Compare]>),
+    /// Whether an interval of keys is as it was. Costs etcd one operation.
+    Unchanged(KeysAt),
+}
+
+/// An interval of keys at a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeysAt {
+    /// The interval.
+    pub(crate) keys: KeyRange,
+    /// The revision.
+    pub(crate) revision: EtcdRevision,
+    /// Number of keys that it had.
+    pub(crate) total: u64,
+}
+
+impl KeysAt {
+    /// Request whose answer shows whether the keys are the same.
+    pub(super) fn request(&self) -> RangeRequest {
+        let after = RangeRequest { written_after: Some(self.revision), ..RangeRequest::new(self.keys.clone()) };
+        RangeRequest { limit: Some(1), ..after.keys_only() }
+    }
+
+    /// Whether the answer shows the same keys. If none was written since, those that exist are of that revision. If
+    /// they are as many, they are all of them.
+    pub(super) fn are_in(&self, answer: &RangeAnswer) -> bool {
+        answer.entries.is_empty() && answer.total == self.total
+    }
+}
+
+/// A check and its latest result. Clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RenewalConditions(Arc<Shared>);
 
@@ -18,7 +56,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    compares: Arc<[Compare]>,
+    /// Number of checks so far.
+    number: u64,
+    check: RenewalCheck,
     result: Option<bool>,
 }
 
@@ -28,26 +68,28 @@ impl RenewalConditions {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the conditions. Forgets the result of the former ones.
-    pub(crate) fn set(&self, compares: Vec<Compare>) {
-        *self.state() = State { compares: compares.into(), result: None };
-    }
-
-    /// Returns the conditions.
-    pub(super) fn get(&self) -> Arc<[Compare]> {
-        self.state().compares.clone()
-    }
-
-    /// Notes whether all of these conditions hold, unless they were replaced since.
-    pub(super) fn note(&self, checked: &Arc<[Compare]>, hold: bool) {
+    /// Replaces the check. Forgets the result of the former one.
+    pub(crate) fn set(&self, check: RenewalCheck) {
         let mut state = self.state();
-        if Arc::ptr_eq(&state.compares, checked) && !checked.is_empty() {
+        *state = State { number: state.number + 1, check, result: None };
+    }
+
+    /// Returns the check, and its number.
+    pub(super) fn get(&self) -> (u64, RenewalCheck) {
+        let state = self.state();
+        (state.number, state.check.clone())
+    }
+
+    /// Notes whether the check with this number succeeded, unless it was replaced since.
+    pub(super) fn note(&self, number: u64, hold: bool) {
+        let mut state = self.state();
+        if state.number == number && !matches!(state.check, RenewalCheck::Nothing) {
             state.result = Some(hold);
             self.0.checked.notify_one();
         }
     }
 
-    /// Takes the latest result that was not taken yet: whether all conditions hold.
+    /// Takes the latest result that was not taken yet: whether nothing has changed.
     pub(crate) fn take(&self) -> Option<bool> {
         self.state().result.take()
     }
@@ -63,16 +105,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn result_of_replaced_conditions_is_dropped() {
+    fn result_of_a_replaced_check_is_dropped() {
         let conditions = RenewalConditions::default();
-        conditions.note(&conditions.get(), true);
-        assert_eq!(conditions.take(), None, "there are none");
-        conditions.set(vec![Compare::absent("a")]);
-        let former = conditions.get();
-        conditions.note(&former, false);
+        conditions.note(conditions.get().0, true);
+        assert_eq!(conditions.take(), None, "there is none");
+        let check = || RenewalCheck::Conditions([Compare::absent("a")].into());
+        conditions.set(check());
+        let (former, _) = conditions.get();
+        conditions.note(former, false);
         assert_eq!((conditions.take(), conditions.take()), (Some(false), None));
-        conditions.set(vec![Compare::absent("a")]);
-        conditions.note(&former, true);
+        conditions.set(check());
+        conditions.note(former, true);
         assert_eq!(conditions.take(), None);
     }
 }

@@ -102,7 +102,8 @@ async fn renewals_check_conditions_of_other_keys() {
     let node = SimulatedNode::start(&cluster, 0, "a");
     let lease = node.presence.as_ref().expect("runs").lease();
     let conditions = lease.conditions();
-    conditions.set(vec![Compare::value("/t/v1/facts/a", "1"), Compare::absent("/t/v1/claims/a")]);
+    let compares = [Compare::value("/t/v1/facts/a", "1"), Compare::absent("/t/v1/claims/a")];
+    conditions.set(RenewalCheck::Conditions(compares.into()));
     let before = cluster.requests();
     for (key, holds) in [("/t/v1/facts/b", true), ("/t/v1/facts/a", false)] {
         cluster.put(key, "2");
@@ -119,6 +120,36 @@ async fn renewals_check_conditions_of_other_keys() {
         seconds += 1;
     }
     assert_eq!(conditions.take(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_check_that_an_interval_of_keys_is_unchanged() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    ["/t/v1/facts/a", "/t/v1/facts/b"].iter().for_each(|key| cluster.put(key, "1"));
+    let node = SimulatedNode::start(&cluster, 0, "a");
+    let lease = node.presence.as_ref().expect("runs").lease();
+    for (change, is_unchanged) in [
+        (None, true),
+        (Some(("/t/v1/generation", Some("2"))), true),
+        (Some(("/t/v1/facts/a", Some("1"))), false),
+        (Some(("/t/v1/facts/c", Some("1"))), false),
+        (Some(("/t/v1/facts/c", None)), false),
+    ] {
+        let known = cluster.client(9).range(&RangeRequest::prefix("/t/v1/facts/")).await.expect("an answer");
+        let (keys, revision) = (KeyRange::prefix("/t/v1/facts/"), known.header.revision);
+        lease.conditions().set(RenewalCheck::Unchanged(KeysAt { keys, revision, total: known.total }));
+        match change {
+            Some((key, Some(value))) => cluster.put(key, value),
+            Some((key, None)) => cluster.delete_all(&[key.to_owned()]),
+            None => {}
+        }
+        pass(25).await;
+        assert_eq!(
+            (lease.conditions().take(), node.status()),
+            (Some(is_unchanged), PresenceStatus::Present),
+            "{change:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,6 +20,11 @@ impl HangingStore {
         }
     }
 
+    fn found(&self, key: &[u8]) -> RangeAnswer {
+        let entries = self.entries(key);
+        RangeAnswer { total: entries.len() as u64, entries, ..RangeAnswer::default() }
+    }
+
     fn entries(&self, key: &[u8]) -> Vec<KeyValue> {
         let key = String::from_utf8_lossy(key);
         let value = match key.rsplit('/').next() {
@@ -37,8 +42,7 @@ impl HangingStore {
 impl KeyValueStore for HangingStore {
     async fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, EtcdError> {
         self.wait().await;
-        let entries = self.entries(&request.keys.start);
-        Ok(RangeAnswer { header: AnswerHeader::default(), total: entries.len() as u64, entries, has_more: false })
+        Ok(self.found(&request.keys.start))
     }
 
     async fn commit(&self, txn: &Txn) -> Result<TxnAnswer, EtcdError> {
@@ -46,7 +50,7 @@ impl KeyValueStore for HangingStore {
         let succeeded = txn.compares.is_empty();
         let operations = if succeeded { &txn.success } else { &txn.failure };
         let result = |operation: &TxnOperation| match operation {
-            TxnOperation::Range(request) => TxnResult::Range(self.entries(&request.keys.start)),
+            TxnOperation::Range(request) => TxnResult::Range(self.found(&request.keys.start)),
             _ => TxnResult::Put,
         };
         let results = operations.iter().map(result).collect();
