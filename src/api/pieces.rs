@@ -2,13 +2,12 @@
 //! client that does not read keeps that piece in memory, and not the whole answer. All answers with the same bytes
 //! share the pieces, which are never copied.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::{fmt, io};
 
 use axum::body::Bytes;
 
-/// Size of a piece, in bytes. Only a piece with a single, larger item may exceed it.
+/// Size of a piece, in bytes. Only a piece of a list with a single, larger item may exceed it.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
 
 /// Bytes in pieces. Cheap to clone.
@@ -33,11 +32,6 @@ impl Pieces {
         &self.pieces
     }
 
-    /// Returns the bytes at a place that [`PiecesBuilder::push`] returned.
-    pub(super) fn at(&self, place: &Place) -> Option<&[u8]> {
-        self.pieces.get(place.piece)?.get(place.range.clone())
-    }
-
     /// Whether both have the same memory.
     pub(super) fn are_same(one: &Self, other: &Self) -> bool {
         Arc::ptr_eq(&one.pieces, &other.pieces)
@@ -52,14 +46,7 @@ impl FromIterator<Bytes> for Pieces {
     }
 }
 
-/// A range of bytes within one piece.
-#[derive(Debug)]
-pub(super) struct Place {
-    piece: usize,
-    range: Range<usize>,
-}
-
-/// Builds [`Pieces`] from items. Each item stays within one piece. What is written to it is cut where a piece is full.
+/// Builds [`Pieces`] from what is written.
 #[derive(Default)]
 pub(super) struct PiecesBuilder {
     full: Vec<Bytes>,
@@ -67,22 +54,6 @@ pub(super) struct PiecesBuilder {
 }
 
 impl PiecesBuilder {
-    /// A builder of pieces with approximately this number of bytes.
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self { full: Vec::new(), last: Vec::with_capacity(bytes.min(PIECE_BYTES)) }
-    }
-
-    /// Adds an item, and returns its place.
-    pub(super) fn push(&mut self, item: &[u8]) -> Place {
-        if !self.last.is_empty() && self.last.len() + item.len() > PIECE_BYTES {
-            let next = Vec::with_capacity(PIECE_BYTES.max(item.len()));
-            self.full.push(std::mem::replace(&mut self.last, next).into());
-        }
-        let start = self.last.len();
-        self.last.extend_from_slice(item);
-        Place { piece: self.full.len(), range: start..self.last.len() }
-    }
-
     pub(super) fn finish(mut self) -> Pieces {
         self.last.shrink_to_fit();
         self.full.into_iter().chain([self.last.into()]).collect()
@@ -90,9 +61,12 @@ impl PiecesBuilder {
 
     fn append(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = PIECE_BYTES.saturating_sub(self.last.len());
-            let (fitting, rest) = bytes.split_at(if room == 0 { PIECE_BYTES } else { room }.min(bytes.len()));
-            self.push(fitting);
+            if self.last.len() == PIECE_BYTES {
+                let next = Vec::with_capacity(PIECE_BYTES);
+                self.full.push(std::mem::replace(&mut self.last, next).into());
+            }
+            let (fitting, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.last.len()));
+            self.last.extend_from_slice(fitting);
             bytes = rest;
         }
     }
@@ -128,21 +102,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn items_stay_whole_in_pieces_of_limited_size(lengths in prop::collection::vec(0..2 * PIECE_BYTES, 0..12)) {
-            let items: Vec<Vec<u8>> = lengths.iter().enumerate().map(|(at, &length)| vec![at as u8; length]).collect();
-            let mut builder = PiecesBuilder::with_capacity(0);
-            let places: Vec<_> = items.iter().map(|item| builder.push(item)).collect();
-            let pieces = builder.finish();
-            prop_assert_eq!(joined(&pieces), items.concat());
-            prop_assert_eq!(pieces.len(), items.concat().len());
-            for (item, place) in items.iter().zip(&places) {
-                prop_assert_eq!(pieces.at(place), Some(&item[..]));
-            }
-            let longest_item = lengths.iter().copied().max().unwrap_or(0);
-            prop_assert!(pieces.pieces().iter().all(|piece| piece.len() <= PIECE_BYTES.max(longest_item)));
-        }
-
         #[test]
         fn written_bytes_fill_the_pieces(lengths in prop::collection::vec(0..2 * PIECE_BYTES, 0..12)) {
             let parts: Vec<String> = lengths.iter().zip("abcdefghijkl".chars()).map(|(&length, fill)| fill.to_string().repeat(length)).collect();

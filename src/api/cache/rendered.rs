@@ -1,19 +1,28 @@
-//! A rendered list: its bytes, and the place of each item in them.
+//! A rendered list: its bytes in groups of items, each with its own memory.
 //!
-//! A target changes at each probe, so a list of a thousand targets changes a hundred times a second. A new
-//! list copies the bytes of each item that is unchanged, at the same position, from the previous list.
+//! A target changes at each probe, so a list of a thousand targets changes a hundred times a second. While the number
+//! of items stays the same, a new list shares each group that has no changed item with the previous list. Elsewhere,
+//! it copies the bytes of each item that is unchanged and at the same position.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use axum::body::Bytes;
+
 use crate::api::json_answer::JsonAnswer;
-use crate::api::pieces::{PiecesBuilder, Place};
+use crate::api::pieces::PIECE_BYTES;
+
+/// Size up to which a new group is filled, in bytes. The rest of its piece is for items that become longer.
+const FILLED_BYTES: usize = PIECE_BYTES / 8 * 7;
 
 /// A list as JSON: an object with a key above the list.
 pub(super) struct RenderedList<T> {
     /// Its tag is a hash of those of the items. Lists that differ only in what does not count have the same one.
     pub(super) json: JsonAnswer,
-    parts: Vec<Part<T>>,
+    /// Each is a piece of the answer.
+    groups: Vec<Arc<Group<T>>>,
 }
 
 /// One item, rendered.
@@ -30,11 +39,18 @@ impl From<Vec<u8>> for RenderedItem {
     }
 }
 
+/// Consecutive items, with all bytes of the answer up to the next group.
+struct Group<T> {
+    bytes: Bytes,
+    parts: Vec<Part<T>>,
+}
+
 /// One item of a list.
 struct Part<T> {
     /// Keeps the address occupied, so that another item never has it, but frees the content of a former item.
     item: Weak<T>,
-    place: Place,
+    /// Its bytes in the group.
+    range: Range<usize>,
     hash: u64,
 }
 
@@ -47,32 +63,24 @@ impl<T> RenderedList<T> {
         previous: Option<&Self>,
         render: impl Fn(&T) -> serde_json::Result<I>,
     ) -> serde_json::Result<Self> {
-        let mut body = PiecesBuilder::with_capacity(previous.map_or(0, |list| list.json.body.len() / 8 * 9));
-        body.push(format!("{{\"{key}\":[").as_bytes());
-        let mut parts = Vec::with_capacity(items.len());
+        let render = |item: &T| render(item).map(Into::into);
+        let (begin, end) = (format!("{{\"{key}\":["), format!("]{more}}}"));
+        let groups = match previous
+            .filter(|list| list.groups.iter().map(|group| group.parts.len()).sum::<usize>() == items.len())
+        {
+            Some(previous) => previous.changed(&begin, &end, items, &render)?,
+            None => None,
+        };
+        let groups = match groups {
+            Some(groups) => groups,
+            None => laid_out(&begin, &end, items, previous, &render)?,
+        };
         let mut hasher = DefaultHasher::new();
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                body.push(b",");
-            }
-            let unchanged = previous.and_then(|list| list.part(index, item));
-            let (place, hash) = match unchanged {
-                Some((bytes, hash)) => (body.push(bytes), hash),
-                None => {
-                    let RenderedItem { bytes, hash } = render(item)?.into();
-                    (body.push(&bytes), hash)
-                }
-            };
-            hash.hash(&mut hasher);
-            parts.push(Part { item: Arc::downgrade(item), place, hash });
-        }
-        body.push(b"]");
-        if !more.is_empty() {
-            body.push(more.as_bytes());
-            more.hash(&mut hasher);
-        }
-        body.push(b"}");
-        Ok(Self { json: JsonAnswer::new(body.finish(), hasher.finish()), parts })
+        let parts = groups.iter().flat_map(|group| &group.parts);
+        parts.for_each(|part| part.hash.hash(&mut hasher));
+        more.hash(&mut hasher);
+        let body = groups.iter().map(|group| group.bytes.clone()).collect();
+        Ok(Self { json: JsonAnswer::new(body, hasher.finish()), groups })
     }
 
     /// Size of the body and of the compressed body, if there is one, in bytes.
@@ -80,10 +88,113 @@ impl<T> RenderedList<T> {
         self.json.bytes()
     }
 
-    /// Bytes and hash of the item at this index, if it is this one.
-    fn part(&self, index: usize, item: &Arc<T>) -> Option<(&[u8], u64)> {
-        let part = self.parts.get(index).filter(|part| std::ptr::eq(part.item.as_ptr(), Arc::as_ptr(item)))?;
-        Some((self.json.body.at(&part.place)?, part.hash))
+    /// The parts, each with its group.
+    fn parts(&self) -> impl Iterator<Item = (&Group<T>, &Part<T>)> {
+        self.groups.iter().flat_map(|group| group.parts.iter().map(move |part| (&**group, part)))
+    }
+
+    /// Returns the groups of as many other items. `None` if a changed group does not fit into its piece.
+    fn changed(
+        &self,
+        begin: &str,
+        end: &str,
+        mut items: &[&Arc<T>],
+        render: &impl Fn(&T) -> serde_json::Result<RenderedItem>,
+    ) -> serde_json::Result<Option<Vec<Arc<Group<T>>>>> {
+        let mut groups = Vec::with_capacity(self.groups.len());
+        for (index, former) in self.groups.iter().enumerate() {
+            let (here, rest) = items.split_at(former.parts.len());
+            items = rest;
+            if former.parts.iter().zip(here).all(|(part, item)| part.is_of(item)) {
+                groups.push(former.clone());
+                continue;
+            }
+            let mut group = GroupBuilder::new(if index == 0 { begin } else { "," }, former.bytes.len());
+            for (part, item) in former.parts.iter().zip(here) {
+                group.push(item, &rendered(Some((former, part)), item, render)?);
+            }
+            if rest.is_empty() {
+                group.bytes.extend_from_slice(end.as_bytes());
+            }
+            if group.bytes.len() > PIECE_BYTES && group.parts.len() > 1 {
+                return Ok(None);
+            }
+            groups.push(group.finish());
+        }
+        Ok(Some(groups))
+    }
+}
+
+/// Returns the groups of a list.
+fn laid_out<T>(
+    begin: &str,
+    end: &str,
+    items: &[&Arc<T>],
+    previous: Option<&RenderedList<T>>,
+    render: &impl Fn(&T) -> serde_json::Result<RenderedItem>,
+) -> serde_json::Result<Vec<Arc<Group<T>>>> {
+    let mut former = previous.into_iter().flat_map(RenderedList::parts);
+    let mut groups = Vec::new();
+    let mut group = GroupBuilder::new(begin, 0);
+    for item in items {
+        let part = rendered(former.next(), item, render)?;
+        if !group.parts.is_empty() && group.bytes.len() + part.0.len() + end.len() >= FILLED_BYTES {
+            let length = group.bytes.len();
+            groups.push(std::mem::replace(&mut group, GroupBuilder::new(",", length)).finish());
+        }
+        group.push(item, &part);
+    }
+    group.bytes.extend_from_slice(end.as_bytes());
+    groups.push(group.finish());
+    Ok(groups)
+}
+
+/// Returns the bytes and the hash of an item: those of a former part, if that is of the same item.
+fn rendered<'a, T>(
+    former: Option<(&'a Group<T>, &'a Part<T>)>,
+    item: &Arc<T>,
+    render: &impl Fn(&T) -> serde_json::Result<RenderedItem>,
+) -> serde_json::Result<(Cow<'a, [u8]>, u64)> {
+    let unchanged = former.filter(|(_, part)| part.is_of(item));
+    match unchanged.and_then(|(group, part)| Some((group.bytes.get(part.range.clone())?, part.hash))) {
+        Some((bytes, hash)) => Ok((bytes.into(), hash)),
+        None => render(item).map(|item| (item.bytes.into(), item.hash)),
+    }
+}
+
+impl<T> Part<T> {
+    fn is_of(&self, item: &Arc<T>) -> bool {
+        std::ptr::eq(self.item.as_ptr(), Arc::as_ptr(item))
+    }
+}
+
+/// Builds a [`Group`].
+struct GroupBuilder<T> {
+    bytes: Vec<u8>,
+    parts: Vec<Part<T>>,
+}
+
+impl<T> GroupBuilder<T> {
+    /// A group that begins with this text, and has approximately this number of bytes.
+    fn new(begin: &str, bytes: usize) -> Self {
+        let mut group = Self { bytes: Vec::with_capacity(bytes), parts: Vec::new() };
+        group.bytes.extend_from_slice(begin.as_bytes());
+        group
+    }
+
+    fn push(&mut self, item: &Arc<T>, (bytes, hash): &(Cow<'_, [u8]>, u64)) {
+        if !self.parts.is_empty() {
+            self.bytes.push(b',');
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.parts.push(Part { item: Arc::downgrade(item), range: start..self.bytes.len(), hash: *hash });
+    }
+
+    fn finish(mut self) -> Arc<Group<T>> {
+        self.bytes.shrink_to_fit();
+        self.parts.shrink_to_fit();
+        Arc::new(Group { bytes: self.bytes.into(), parts: self.parts })
     }
 }
 
@@ -152,6 +263,32 @@ mod tests {
         let (plain, one, other) = (list(""), list(",\"more\":1"), list(",\"more\":2"));
         assert_eq!(body_text(&one), r#"{"names":["a"],"more":1}"#);
         assert!(plain.json.etag != one.json.etag && one.json.etag != other.json.etag);
+    }
+
+    #[test]
+    fn groups_without_a_changed_item_are_shared_and_stay_within_their_piece() {
+        let mut items: Vec<_> = (0..1000).map(|number| Arc::new(format!("{number:0>300}"))).collect();
+        let (mut list, _) = render(&items, None);
+        let pieces = list.groups.len();
+        assert!((5..=6).contains(&pieces), "{pieces}");
+        // The items of the second piece become longer, until it is full and the list is laid out again.
+        let mut is_laid_out = false;
+        for at in 180..360 {
+            items[at] = Arc::new("x".repeat(400));
+            let (next, rendered) = render(&items, Some(&list));
+            let shared = next.groups.iter().filter(|group| list.groups.iter().any(|former| Arc::ptr_eq(group, former)));
+            let shared = shared.count();
+            assert!(shared == pieces - 1 || (shared == 0 && !is_laid_out), "{shared} of {pieces} are shared");
+            is_laid_out |= shared == 0;
+            assert_eq!(rendered, if shared == 0 { 2 } else { 1 });
+            assert!(next.groups.iter().all(|group| group.bytes.len() <= PIECE_BYTES));
+            list = next;
+            if is_laid_out {
+                break;
+            }
+        }
+        assert!(is_laid_out);
+        assert_eq!(list.json.etag, render(&items, None).0.json.etag);
     }
 
     #[test]
