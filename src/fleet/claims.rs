@@ -15,9 +15,10 @@
 //! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look is
 //! one read of all claims and facts, because one operation costs etcd much less than one for each key. If the registry
 //! has many that this node does not need, or if those change, a look is a transaction that reads single keys, and that
-//! answers nothing if nothing has changed since the latest look. A holder looks three times in a time to live, and may have to give a claim back. The others look once. If nothing
-//! has changed then, the renewals of the node's lease also check that nothing changes, and the node looks again when
-//! something has. So a fleet at rest sends no requests for facts. A node that needs no facts sends nothing.
+//! answers nothing if nothing has changed since the latest look. A holder looks three times in a time to live, and may
+//! have to give a claim back. The others look once. If nothing has changed then, the renewals of the node's lease also
+//! check that nothing changes, and the node looks again when something has. So a fleet at rest sends no requests for
+//! facts. A node that needs no facts sends nothing.
 //!
 //! Without an answer of etcd, a holder continues. The other nodes use the facts that they have, and each finds its own
 //! at a random time before these are too old. A node that has just started and never had an answer does so at once.

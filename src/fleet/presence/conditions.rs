@@ -38,9 +38,10 @@ impl KeysAt {
     }
 
     /// Whether the answer shows the same keys. If none was written since, those that exist are of that revision. If
-    /// they are as many, they are all of them.
+    /// they are as many, they are all of them. An earlier revision shows nothing: etcd may have been restored from a
+    /// backup, and writes then reuse revisions.
     pub(super) fn are_in(&self, answer: &RangeAnswer) -> bool {
-        answer.entries.is_empty() && answer.total == self.total
+        answer.header.revision >= self.revision && answer.entries.is_empty() && answer.total == self.total
     }
 }
 
@@ -103,6 +104,30 @@ impl RenewalConditions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::etcd::{AnswerHeader, KeyValue};
+
+    #[test]
+    fn keys_are_the_same_when_none_is_newer_or_missing_at_a_later_revision() {
+        let keys = KeysAt { keys: KeyRange::prefix("a/"), revision: EtcdRevision(7), total: 2 };
+        let newer = KeyValue {
+            key: "a/b".into(),
+            value: "".into(),
+            create_revision: EtcdRevision(1),
+            mod_revision: EtcdRevision(8),
+            lease: None,
+        };
+        for (revision, entries, total, expected) in [
+            (7, vec![], 2, true),
+            (9, vec![], 2, true),
+            (9, vec![newer], 2, false),
+            (9, vec![], 1, false),
+            (6, vec![], 2, false),
+        ] {
+            let header = AnswerHeader { revision: EtcdRevision(revision), ..AnswerHeader::default() };
+            let answer = RangeAnswer { header, entries, total, has_more: false };
+            assert_eq!(keys.are_in(&answer), expected, "{revision} {total}");
+        }
+    }
 
     #[test]
     fn result_of_a_replaced_check_is_dropped() {
