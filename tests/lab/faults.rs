@@ -7,7 +7,7 @@ use crate::api::{Target, request};
 use crate::machine::{
     ANSWER, EVERY_HOUR, EVERY_SECOND, EXPORT, FIRST_VERDICT, HEALED, MOUNT_ROOT, Machine, NFS_SERVER, PATH, SERVICE,
     TIMED_OUT, UP_OR_DOWN, black_hole, end_black_holes, eventually, export_directory, mark, mount_of, mount_path,
-    mounts, run, succeed, systemctl,
+    mounts, run, succeed, systemctl, unmount,
 };
 
 fn assert_answers_at_once() {
@@ -22,7 +22,7 @@ fn external_unmount_is_mounted_again_at_once() {
     let _machine = Machine::start(EVERY_HOUR);
     let target = Target::create_available(EXPORT);
     let before = mount_of(PATH).expect("mounted");
-    succeed("umount", &[before.path.to_str().expect("text")]);
+    unmount(&before.path);
     let after = eventually("mounted again", HEALED, || mount_of(PATH));
     assert_eq!((after.source, after.options), (before.source, before.options));
     target.wait_until_available(HEALED);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::api::{Target, request};
 use crate::machine::{
     EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, PREPARED, SERVICE, black_hole_data, change_unit,
-    configure, end_black_holes, eventually, main_pid, mount_of, mount_path, run, succeed, systemctl,
+    configure, end_black_holes, eventually, main_pid, mount_of, mount_path, run, succeed, systemctl, unmount,
 };
 use crate::process::mount_namespace;
 
@@ -73,7 +73,7 @@ fn mount_that_the_host_does_not_see_makes_its_target_offline() {
     for propagation in ["slave", "private"] {
         systemctl("stop", SERVICE);
         if mount_of(PATH).is_some() {
-            succeed("umount", &[mount_path(PATH).to_str().expect("text")]);
+            unmount(&mount_path(PATH));
         }
         start_in_own_namespace(propagation);
         target.wait_until_offline(&["mounts_not_shared"], STARTED);
@@ -101,7 +101,7 @@ fn mount_of_the_host_that_the_agent_receives_is_visible() {
     let target = Target::create_available(EXPORT);
     assert_visible(&target, "passed", "the host shares the mount");
     // The agent's next mount is its own.
-    succeed("umount", &[at.to_str().expect("text")]);
+    unmount(&at);
     target.wait_until_offline(&["mounts_not_shared"], STARTED);
 }
 
