@@ -51,10 +51,10 @@ pub(super) const METRICS: &str = "/metrics";
 /// Paths that members of a project may read, including the paths below them.
 const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/readyz", "/openapi.json"];
 
-/// The caller of a request that needs no token to be permitted.
+/// The caller of a request that needs no token.
 static LOCAL: LazyLock<Arc<Caller>> = LazyLock::new(|| Arc::new(Caller::local()));
 
-/// The caller of a request that says nothing about targets.
+/// The caller of a request to one of [`OPEN`], or of a scrape with the separate secret: nobody in particular.
 static ANONYMOUS: LazyLock<Arc<Caller>> =
     LazyLock::new(|| Arc::new(Caller { user_id: None, project_id: None, is_admin: false }));
 

@@ -39,8 +39,8 @@ const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 /// request may exceed it.
 const ENTRIES_MAX_BYTES: usize = 64 << 20;
 
-/// Longest time without a request for which a list is kept. By default, every NFS target is probed in twice this time,
-/// so that most items have then changed.
+/// Time without a request after which a list may be dropped. It is dropped after twice this time at the latest. By
+/// default, every NFS target has then been probed again, so that most items have changed.
 const UNUSED_MAX: Duration = Duration::from_secs(5);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -344,7 +344,7 @@ async fn answer(
     handler: impl RequestHandler,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let service = service_fn(move |request: axum::http::Request<Incoming>| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let handler = handler.clone();
         async move { Ok::<_, Infallible>(handler.answer(peer, request.map(Body::new)).await) }
     });

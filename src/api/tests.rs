@@ -11,7 +11,7 @@ mod target_types;
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::{Extension, Router};
@@ -81,6 +81,12 @@ impl Api {
             super::Metrics::new(agent.clone(), facts.clone(), auth.clone(), notifier, MetricsDetail::Full, config);
         let service = super::router(agent.clone(), facts, auth, &Arc::new(metrics), true);
         Self { agent, routes, service }
+    }
+
+    /// State of the routes, with empty caches.
+    fn state(&self) -> super::state::State {
+        let facts = Arc::new(|| NodeFacts::read(Timestamp::UNIX_EPOCH, &ChildCensus::new()));
+        Arc::new(super::state::ApiState::new(self.agent.clone(), facts, Box::new(Bytes::new)))
     }
 
     async fn ask(&self, caller: &Caller, method: Method, path: &str, body: Option<&Value>) -> Answer {

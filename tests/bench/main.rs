@@ -7,9 +7,9 @@
 //! ```
 //!
 //! It runs the binary that packages contain, on NFS servers in this process and with `mode = "none"`, so it needs no
-//! privileges. It takes about eight minutes and prints a table. With the argument `growth`, it measures only the growth. The exit code is not zero when a goal is missed.
-//! Figures depend on the machine, so goals are ratios where possible, and medians come from alternating rounds. Other
-//! goals leave a margin.
+//! privileges. It takes about eight minutes and prints a table. With the argument `growth`, it measures only the growth.
+//! The exit code is not zero when a goal is missed. Figures depend on the machine, so goals are ratios where possible,
+//! and medians come from alternating rounds. Other goals leave a margin.
 //!
 //! | figure | measured | goal |
 //! |---|---|---|

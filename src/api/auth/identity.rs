@@ -8,10 +8,10 @@ use crate::model::Caller;
 
 /// The sender of a request.
 pub(super) enum Identity {
-    /// It needs no token.
+    /// The request needs no token.
     NoToken(Arc<Caller>),
-    /// The owner of its token.
+    /// The owner of a valid token.
     Owner(Arc<TokenOwner>),
-    /// Keystone is validating its token.
+    /// Keystone is validating the token.
     Pending(PendingValidation),
 }

@@ -109,7 +109,7 @@ impl KeystoneAuth {
         &self.shared.settings.url
     }
 
-    /// Identifies a token that was validated before. Starts a validation if needed.
+    /// Identifies a token. Starts a validation unless the cache has a recent one.
     pub(super) fn identify(&self, token: &str) -> Result<Identity, Fault> {
         if token.len() > TOKEN_SENT_MAX_BYTES {
             return Err(invalid());

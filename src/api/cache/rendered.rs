@@ -65,9 +65,8 @@ impl<T> RenderedList<T> {
     ) -> serde_json::Result<Self> {
         let render = |item: &T| render(item).map(Into::into);
         let (begin, end) = (format!("{{\"{key}\":["), format!("]{more}}}"));
-        let groups = match previous
-            .filter(|list| list.groups.iter().map(|group| group.parts.len()).sum::<usize>() == items.len())
-        {
+        let with_as_many_items = previous.filter(|list| list.parts().count() == items.len());
+        let groups = match with_as_many_items {
             Some(previous) => previous.changed(&begin, &end, items, &render)?,
             None => None,
         };
@@ -93,7 +92,8 @@ impl<T> RenderedList<T> {
         self.groups.iter().flat_map(|group| group.parts.iter().map(move |part| (&**group, part)))
     }
 
-    /// Returns the groups of as many other items. `None` if a changed group does not fit into its piece.
+    /// Returns the groups of a list with as many items, some of which may have changed. `None` if a changed group does
+    /// not fit into its piece.
     fn changed(
         &self,
         begin: &str,
@@ -125,7 +125,7 @@ impl<T> RenderedList<T> {
     }
 }
 
-/// Returns the groups of a list.
+/// Returns new groups for a list.
 fn laid_out<T>(
     begin: &str,
     end: &str,

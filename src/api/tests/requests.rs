@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::api::listen::{Peer, RequestHandler as _};
+use crate::api::negotiation::Headers;
+use crate::api::page::Page;
+use crate::api::state::Context;
 
 /// Sends a request that has these header fields, over TCP unless `peer` says otherwise.
 async fn send(api: &Api, peer: Peer, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
@@ -23,6 +26,19 @@ async fn send(api: &Api, peer: Peer, line: &str, headers: &[(&str, &str)], body:
 const HOST: (&str, &str) = ("host", "localhost:8781");
 const JSON: (&str, &str) = ("content-type", "application/json");
 const NEW: &str = r#"{"backup_target": {"type": "nfs", "filesystem_export": "127.0.0.1:/new"}}"#;
+
+/// Largest block that glibc keeps for each thread (`MAX_TCACHE_SIZE` in `malloc/malloc.c`), in bytes.
+const THREAD_BLOCK_MAX_BYTES: usize = 1032;
+
+#[tokio::test]
+async fn future_of_a_list_fits_into_a_block_that_a_thread_keeps() {
+    let api = Api::start().await;
+    let context = Context { state: api.state(), caller: Arc::new(Caller::local()) };
+    let list = crate::api::targets::list(context, Page::WHOLE, Headers(HeaderMap::new()));
+    // The router stores the request and some state beside it.
+    let bytes = size_of_val(&list) + size_of::<Request>() + 64;
+    assert!(bytes <= THREAD_BLOCK_MAX_BYTES, "{bytes}");
+}
 
 #[tokio::test]
 async fn web_page_of_another_site_changes_nothing_without_authentication() {

@@ -91,7 +91,8 @@ impl FactReader {
         Ok(Some(needed.iter().map(|(key, _)| (take(CLAIMS, key), take(FACTS, key))).collect()))
     }
 
-    /// Reads these claims and facts, of which one transaction can read all. Empty if these conditions hold.
+    /// Reads these claims and facts in one transaction, so at most [`FACTS_IN_TXN`]. Returns none of them if there are
+    /// conditions in `unchanged` and all hold.
     pub(super) async fn read(
         &self,
         needed: &[(FactKey, bool)],
