@@ -36,10 +36,11 @@ struct Counted;
 impl IntoResponse for Pieces {
     /// Returns a response whose body is counted until it is sent.
     fn into_response(self) -> Response {
-        if self.len() <= SMALL_MAX_BYTES {
-            return Body::from(self.pieces().first().cloned().unwrap_or_default()).into_response();
+        match self.pieces() {
+            [] => ().into_response(),
+            [only] if only.len() <= SMALL_MAX_BYTES => Body::from(only.clone()).into_response(),
+            _ => (Extension(Counted), ANSWERS.body(self)).into_response(),
         }
-        (Extension(Counted), ANSWERS.body(self)).into_response()
     }
 }
 
@@ -228,6 +229,19 @@ mod tests {
             }
         }
         (Pieces::from_iter([Bytes::from_owner(Owner(owner))]), move || weak.upgrade().is_none())
+    }
+
+    #[tokio::test]
+    async fn pieces_of_any_sizes_arrive_complete() {
+        for lengths in
+            [&[][..], &[0], &[1, 1], &[0, 3], &[SMALL_MAX_BYTES - 1, 1], &[SMALL_MAX_BYTES, 1], &[PIECE_BYTES + 1]]
+        {
+            let pieces: Pieces = lengths.iter().map(|&length| Bytes::from(vec![7; length])).collect();
+            let expected = pieces.pieces().concat();
+            let body = bounded(pieces.into_response()).await.into_body();
+            assert_eq!(body.size_hint().exact(), Some(expected.len() as u64), "{lengths:?}");
+            assert!(body.collect().await.expect("complete").to_bytes() == expected, "{lengths:?}");
+        }
     }
 
     #[tokio::test]

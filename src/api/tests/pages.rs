@@ -1,6 +1,7 @@
 //! Pages of lists.
 
 use super::*;
+use crate::api::pieces::PIECE_BYTES;
 
 /// Returns the names of the items of a page.
 async fn names(api: &Api, caller: &Caller, path: &str) -> Vec<String> {
@@ -42,6 +43,26 @@ async fn limit_and_marker_select_a_page_of_a_list() {
             let message = api.get(&format!("{list}{query}")).await.fault(400, "badRequest");
             assert!(message.contains(part), "{list}{query}: {message}");
         }
+    }
+}
+
+#[tokio::test]
+async fn list_and_page_of_each_length_are_complete() {
+    const NOTE_BYTES: usize = 500;
+    let api = Api::start().await;
+    let mut expected = Vec::new();
+    let mut bytes = 0;
+    while bytes < 3 * PIECE_BYTES {
+        let name = format!("{:03}", expected.len());
+        let (id, _) = api.target(&name).await;
+        let note = json!({"backup_target": {"metadata": {"note": "x".repeat(NOTE_BYTES)}}});
+        bytes += api.put(&format!("/backup_targets/{id}"), &note).await.ok().to_string().len();
+        expected.push(name);
+        assert_eq!(names(&api, &Caller::local(), "/backup_targets").await, expected);
+    }
+    for length in 1..=expected.len() {
+        let path = format!("/backup_targets?limit={length}");
+        assert_eq!(names(&api, &Caller::local(), &path).await, expected[..length], "{path}");
     }
 }
 
