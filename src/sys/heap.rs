@@ -30,12 +30,8 @@ pub fn configure(arenas: u8) {
 /// Least amount of free memory that is worth returning to the kernel, in bytes.
 const TRIM_MIN_BYTES: usize = 1 << 20;
 
-/// Interval at which free memory may be returned to the kernel.
-const TRIM_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Number of these intervals after which the program is unmapped even if no memory was returned. A few requests return
-/// none, but map functions that probes do not use.
-const UNMAP_INTERVALS: u32 = 3;
+/// Interval at which memory is returned to the kernel.
+const TRIM_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Starts a thread that returns the memory of the start and of bursts to the kernel, until the process ends. By itself,
 /// the C library returns only the free memory at the end of an arena, so one small block can keep all memory of a burst
@@ -45,20 +41,15 @@ const UNMAP_INTERVALS: u32 = 3;
 /// # Errors
 /// When the thread cannot be started.
 pub fn start_trimming() -> io::Result<()> {
-    let trim_after_bursts = || {
-        thread::sleep(TRIM_INTERVAL);
-        trim();
-        unmap_program();
-        let mut kept = free_bytes();
-        for intervals in (1..=UNMAP_INTERVALS).cycle() {
+    let return_memory = || {
+        let mut kept = 0;
+        loop {
             thread::sleep(TRIM_INTERVAL);
             kept = trim_after_burst(kept);
-            if intervals == UNMAP_INTERVALS {
-                unmap_program();
-            }
+            unmap_program();
         }
     };
-    thread::Builder::new().name("heap".to_owned()).spawn(trim_after_bursts).map(drop)
+    thread::Builder::new().name("heap".to_owned()).spawn(return_memory).map(drop)
 }
 
 /// Trims if [`TRIM_MIN_BYTES`] became free since the latest trim. `kept` bytes were free after that trim: malloc still
@@ -69,7 +60,6 @@ fn trim_after_burst(kept: usize) -> usize {
         return kept.min(free);
     }
     trim();
-    unmap_program();
     free_bytes()
 }
 
