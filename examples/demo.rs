@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use targetwatch::agent::{Agent, TargetView, View};
 use targetwatch::api::{Listeners, wire};
 use targetwatch::cli::render::status_table;
-use targetwatch::cli::running_agent::RunningAgent;
+use targetwatch::cli::running_agent::{RunningAgent, start_workers};
 use targetwatch::cli::terminal::{self, OutputStyle};
 use targetwatch::config;
 use targetwatch::model::Caller;
@@ -76,7 +76,7 @@ async fn run() -> anyhow::Result<()> {
     let text = configuration(directory.path(), nfs.port(), &s3.endpoint());
     let settings = config::parse(&text, Path::new("the demo's configuration"))?;
     let registry = registry::open(&settings.registry_url)?;
-    let running = RunningAgent::start(&settings, registry, listeners, None).await?;
+    let running = RunningAgent::start(&settings, registry, listeners, None, start_workers()).await?;
     running.agent.declare_targets(&settings.declared).await;
 
     println!("An NFS server, an S3 server and the agent run in this process. Verdicts as they arrive:\n");

@@ -65,17 +65,37 @@ pub use state::ReadNodeFacts;
 ))]
 struct Description;
 
-/// Returns the routes as a service, behind the authentication of `auth`. `has_ui` says whether pages for browsers are
-/// among them.
-#[must_use]
-pub fn router(
-    agent: Agent,
-    node_facts: ReadNodeFacts,
-    auth: Arc<Auth>,
-    metrics: &Arc<Metrics>,
+/// The routes, which need an agent to answer. It takes a millisecond to make them.
+pub struct RouteTable {
+    routes: Router<State>,
     has_ui: bool,
-) -> Service {
-    Service::new(routes(agent, node_facts, auth.clone(), has_ui), auth, Some(metrics.clone()))
+}
+
+impl RouteTable {
+    /// All routes, with the pages for browsers if `has_ui`.
+    #[must_use]
+    pub fn new(has_ui: bool) -> Self {
+        Self { routes: described(has_ui).into(), has_ui }
+    }
+
+    /// Returns the routes of an agent as a service, behind the authentication of `auth`.
+    #[must_use]
+    pub fn serve(self, agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
+        Service::new(self.answered_by(agent, node_facts, auth.clone()), auth, Some(metrics.clone()))
+    }
+
+    /// Returns the routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
+    fn answered_by(self, agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Router {
+        let describe = move || {
+            let mut openapi = described(self.has_ui).into_openapi();
+            description::complete(&mut openapi, &auth);
+            openapi.to_json().unwrap_or_default().into()
+        };
+        self.routes
+            .fallback(fault::no_such_route)
+            .method_not_allowed_fallback(fault::no_such_method)
+            .with_state(Arc::new(ApiState::new(agent, node_facts, Box::new(describe))))
+    }
 }
 
 /// Returns the metrics alone as a service, behind the same authentication.
@@ -91,20 +111,6 @@ pub fn metrics_router(auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
 #[must_use]
 pub fn gated(router: Router, auth: Arc<Auth>) -> Service {
     Service::new(router, auth, None)
-}
-
-/// Returns the routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
-fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>, has_ui: bool) -> Router {
-    let table = move || if has_ui { table().merge(pages()) } else { table() };
-    let describe = move || {
-        let mut openapi = table().into_openapi();
-        description::complete(&mut openapi, &auth);
-        openapi.to_json().unwrap_or_default().into()
-    };
-    Router::from(table())
-        .fallback(fault::no_such_route)
-        .method_not_allowed_fallback(fault::no_such_method)
-        .with_state(Arc::new(ApiState::new(agent, node_facts, Box::new(describe))))
 }
 
 /// Returns the routes that change the registry and those that show target types, for another role of this program. They
@@ -127,6 +133,12 @@ fn type_routes() -> OpenApiRouter<State> {
         .routes(routes!(target_types::remove_projects, target_types::remove_projects_by_post))
         .routes(routes!(target_types::add_metadata))
         .routes(routes!(target_types::remove_metadata, target_types::remove_metadata_by_post))
+}
+
+/// Returns all routes with their descriptions.
+fn described(has_ui: bool) -> OpenApiRouter<State> {
+    let routes = table();
+    if has_ui { routes.merge(pages()) } else { routes }
 }
 
 fn table() -> OpenApiRouter<State> {

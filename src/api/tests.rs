@@ -70,7 +70,7 @@ impl Api {
         let agent = Agent::start(registry, Arc::new(host), AgentSettings::quiet(), tokio::sync::mpsc::channel(1).0);
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
         let auth = Arc::new(super::Auth::none());
-        let routes = super::routes(agent.clone(), facts.clone(), auth.clone(), true);
+        let routes = super::RouteTable::new(true).answered_by(agent.clone(), facts.clone(), auth.clone());
         let config = super::ConfigState {
             fingerprint: "0123456789ab".to_owned(),
             is_last_reload_successful: true,
@@ -79,7 +79,7 @@ impl Api {
         let notifier = Arc::new(crate::notify::Notifier::new(ChildCensus::new()));
         let metrics =
             super::Metrics::new(agent.clone(), facts.clone(), auth.clone(), notifier, MetricsDetail::Full, config);
-        let service = super::router(agent.clone(), facts, auth, &Arc::new(metrics), true);
+        let service = super::RouteTable::new(true).serve(agent.clone(), facts, auth, &Arc::new(metrics));
         Self { agent, routes, service }
     }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::fleet_member::{FleetMember, FleetStore};
 use super::plain_text::warn_about_plain_text;
 use crate::agent::{Agent, StatusChange, recall_own_mounts};
-use crate::api::{self, Auth, CONNECTIONS_MAX, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
+use crate::api::{self, Auth, CONNECTIONS_MAX, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics, RouteTable};
 use crate::config::{self, Settings};
 use crate::driver::{FactBoard, Host, ProcessRole};
 use crate::model::LabeledNode;
@@ -44,7 +44,7 @@ pub struct RunningAgent {
 }
 
 impl RunningAgent {
-    /// Starts the agent and its API. With a `fleet`, the node becomes a member of it.
+    /// Starts the agent and its API, with workers from [`start_workers`]. With a `fleet`, the node becomes a member of it.
     ///
     /// # Errors
     /// When the registry or a file of `[api]` or `[notify]` cannot be used, or when this host has no /proc.
@@ -53,18 +53,21 @@ impl RunningAgent {
         registry: Registry,
         listeners: Listeners,
         fleet: Option<FleetStore>,
+        workers: JoinHandle<WorkerPool>,
     ) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
+        let routes = RouteTable::new(settings.api.has_ui);
         let auth = Arc::new(Auth::load(&settings.api).await?);
         let metrics_listeners = bind_metrics(&settings.api).await?;
         let tls = load_tls(&settings.api).await?;
-        let census = ChildCensus::new();
+        let workers = workers.await.context("the start of the workers panicked")?;
+        let census = workers.census().clone();
         let notifier = Arc::new(Notifier::new(census.clone()));
         notifier.load(&settings.notify).await?;
         let (changed, changes) = mpsc::channel(CHANGES_MAX);
         let board = fleet.is_some().then(Arc::<FactBoard>::default);
         let node = fleet.as_ref().map(|fleet| fleet.node.clone());
-        let agent = start_agent(settings, registry, census.clone(), changed, board.clone().zip(node)).await?;
+        let agent = start_agent(settings, registry, workers, changed, board.clone().zip(node)).await?;
         let member = fleet.zip(board).map(|(fleet, board)| FleetMember::start(fleet, &agent, board));
         let notifying = tokio::spawn({
             let (notifier, agent) = (notifier.clone(), agent.clone());
@@ -86,7 +89,7 @@ impl RunningAgent {
             let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
             tokio::spawn(listeners.with_tls(tls.clone()).serve(connections_max, router, stop, DRAIN_TIMEOUT))
         };
-        let router = api::router(agent.clone(), facts, auth.clone(), &metrics, settings.api.has_ui);
+        let router = routes.serve(agent.clone(), facts, auth.clone(), &metrics);
         let serving = serve(listeners, CONNECTIONS_MAX, router);
         let serving_metrics =
             serve(metrics_listeners, METRICS_CONNECTIONS_MAX, api::metrics_router(auth.clone(), &metrics));
@@ -210,11 +213,11 @@ pub(super) fn warn_about_expiry(tls: &ServerTls) {
 async fn start_agent(
     settings: &Settings,
     registry: Registry,
-    census: ChildCensus,
+    workers: WorkerPool,
     changes: mpsc::Sender<StatusChange>,
     fleet: Option<(Arc<FactBoard>, LabeledNode)>,
 ) -> anyhow::Result<Agent> {
-    let host = host(census, ProcessRole::Daemon).await?.with_canary_store(Arc::new(registry.clone()));
+    let host = host_with(workers, ProcessRole::Daemon)?.with_canary_store(Arc::new(registry.clone()));
     let (facts, fleet_node) = fleet.unzip();
     let host = Host { facts, fleet_node, ..host };
     recall_own_mounts(&registry, &host).await;
@@ -226,7 +229,20 @@ async fn start_agent(
 /// # Errors
 /// When this host has no /proc.
 pub(super) async fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Result<Host> {
-    let workers = WorkerPool::new(WorkerPoolSettings::choose(THIS_PROGRAM.into(), &census).await, census);
+    host_with(worker_pool(census).await, role)
+}
+
+/// Chooses the program of the workers in a task, which starts a child.
+#[must_use]
+pub fn start_workers() -> JoinHandle<WorkerPool> {
+    tokio::spawn(worker_pool(ChildCensus::new()))
+}
+
+async fn worker_pool(census: ChildCensus) -> WorkerPool {
+    WorkerPool::new(WorkerPoolSettings::choose(THIS_PROGRAM.into(), &census).await, census)
+}
+
+fn host_with(workers: WorkerPool, role: ProcessRole) -> anyhow::Result<Host> {
     let mounts = MountTableWatch::start().context("cannot watch the mount table. Check that /proc is mounted")?;
     Ok(Host::new(workers, mounts, node::hostname(), role))
 }

@@ -6,23 +6,24 @@
 //! the old settings stay in force. `SIGTERM` and `SIGINT` stop the daemon in less than two seconds, even if all storage
 //! is dead. Running requests get a second, child processes are killed, and mounts stay in place.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::task::JoinHandle;
 
 use super::fleet_member::FleetStore;
 use super::plain_text::{key_manager_warning, warn_about_plain_text};
-use super::running_agent::RunningAgent;
+use super::running_agent::{RunningAgent, start_workers};
 use super::runtime;
 use super::signals::{SignalAction, Signals};
 use crate::api::Listeners;
 use crate::config::{self, Settings};
 use crate::model::settings::SharedRegistrySettings;
 use crate::registry::{self, EtcdRegistry, Registry};
-use crate::sys::{heap, systemd};
+use crate::sys::{WorkerPool, heap, systemd};
 
 /// How long the daemon waits for the registry to be closed when it stops. Acknowledged changes are already stored.
 pub(super) const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -34,7 +35,7 @@ const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 #[must_use]
 pub fn run(config: Option<&Path>) -> ExitCode {
     heap::configure(runtime::WORKER_THREADS);
-    with_log(|| prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?))
+    with_log(|| runtime::block_on(start(config))?)
 }
 
 /// Starts the log, and runs a daemon. Logs the error with which it ends, and waits until the log is written.
@@ -57,31 +58,32 @@ pub(super) fn with_log(daemon: impl FnOnce() -> anyhow::Result<()>) -> ExitCode 
     code
 }
 
-struct Prepared {
+async fn start(config: Option<&Path>) -> anyhow::Result<()> {
+    let settings = config::load(config)?;
+    // It takes as long as the registry.
+    let workers = start_workers();
+    let (registry, fleet) = open(&settings).await?;
+    serve(settings, registry, fleet, workers, config).await
+}
+
+/// Opens the registry, and the connection to the fleet if it is shared. Blocks while it reads the disk.
+async fn open(settings: &Settings) -> anyhow::Result<(Registry, Option<FleetStore>)> {
+    let Some(shared) = settings.registry_url.shared() else {
+        return Ok((registry::open(&settings.registry_url)?, None));
+    };
+    let store = super::fleet::connect_client(shared).await?;
+    let in_etcd = EtcdRegistry::new(store.clone(), &shared.prefix);
+    let fleet = FleetStore::new(store, shared, in_etcd.observed_generation());
+    Ok((registry::open_copy(shared, Arc::new(in_etcd), fleet.size.clone())?, Some(fleet)))
+}
+
+async fn serve(
     settings: Settings,
     registry: Registry,
     fleet: Option<FleetStore>,
-}
-
-fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
-    let settings = config::load(config)?;
-    let mut fleet = None;
-    let registry = match settings.registry_url.shared() {
-        None => registry::open(&settings.registry_url)?,
-        Some(shared) => {
-            let store = runtime::block_on(super::fleet::connect_client(shared))??;
-            let in_etcd = EtcdRegistry::new(store.clone(), &shared.prefix);
-            let member = FleetStore::new(store, shared, in_etcd.observed_generation());
-            let copy = registry::open_copy(shared, Arc::new(in_etcd), member.size.clone())?;
-            fleet = Some(member);
-            copy
-        }
-    };
-    Ok(Prepared { settings, registry, fleet })
-}
-
-async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()> {
-    let Prepared { settings, registry, fleet } = prepared;
+    workers: JoinHandle<WorkerPool>,
+    config: Option<&Path>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     heap::start_trimming().context("cannot start the thread that returns memory")?;
     let listeners = Listeners::bind(&settings.api.listen, settings.api.socket_group.as_deref()).await?;
@@ -96,7 +98,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     }
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
-    let running = RunningAgent::start(&settings, registry.clone(), listeners, fleet).await?;
+    let running = RunningAgent::start(&settings, registry.clone(), listeners, fleet, workers).await?;
     let agent = running.agent.clone();
     let following = tokio::spawn({
         let registry = registry.clone();
@@ -113,7 +115,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     });
     let mut settings = settings;
     while signals.next().await == SignalAction::Reload {
-        if !signals.completes(running.reload(&mut settings, config.as_deref())).await {
+        if !signals.completes(running.reload(&mut settings, config)).await {
             break;
         }
     }
