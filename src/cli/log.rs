@@ -12,7 +12,7 @@ use std::panic::{self, PanicHookInfo};
 use std::sync::Arc;
 
 use tracing::Level;
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -55,8 +55,9 @@ pub fn start() -> io::Result<Arc<LogQueue>> {
         LogFormat::Lines => lines.boxed(),
         LogFormat::Records => journal::layer(lines.without_time()).boxed(),
     };
-    // Tests call this function again, which has no effect.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(without_secrets))).try_init();
+    // Filters of the subscriber cost a request less than those of a layer. Tests call this function again, which has no
+    // effect.
+    let _ = tracing_subscriber::registry().with(filter).with(without_secrets).with(lines).try_init();
     panic::set_hook(Box::new(log_panic));
     if let Some(error) = filter_error {
         tracing::warn!("{FILTER_VARIABLE} is not a valid filter ({error}): logging at {DEFAULT_FILTER}");
