@@ -1,8 +1,7 @@
 //! The validated configuration, and its fingerprint.
 
-use sha2::{Digest, Sha256};
-
 use crate::model::RegistryUrl;
+use crate::model::digest::sha256_hex;
 use crate::model::settings::{AgentSettings, AggregateSettings, ApiSettings, DeclaredTarget, NotifySettings};
 
 /// Length of a fingerprint, in bytes.
@@ -34,7 +33,6 @@ impl Settings {
         compared.api.listen.clear();
         compared.api.metrics.listen.clear();
         // Settings contain the paths of secrets but not the secrets. A token in the URL of a webhook cannot be guessed.
-        let digest = Sha256::digest(format!("{compared:?}").as_bytes());
-        digest.iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()
+        sha256_hex(format!("{compared:?}"), FINGERPRINT_BYTES)
     }
 }

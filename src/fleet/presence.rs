@@ -8,9 +8,9 @@
 //! created by a transaction that fails if it exists. A key that another process renews is a duplicate name, for example
 //! of a cloned host. **Nothing waits for it.** Presence is a task of its own, and reads of its state come from memory.
 //!
-//! What etcd spends on a request is mostly its own wakeup. So the request after each renewal, which looks whether the
-//! key exists, also reads the generation of the registry ([`ObservedKey`]) and checks whether shared facts have changed
-//! ([`RenewalConditions`]).
+//! Most of the cost of a request to etcd is the wakeup of etcd. So the request after each renewal, which looks whether
+//! the key exists, also reads the generation of the registry ([`ObservedKey`]) and checks whether shared facts have
+//! changed ([`RenewalConditions`]).
 
 mod conditions;
 mod lease;
@@ -30,7 +30,7 @@ use crate::etcd::{
     Compare, EtcdError, FleetSize, KeyValue, KeyValueStore, LeaseId, ObservedKey, RangeRequest, Txn, TxnOperation,
     TxnResult,
 };
-use crate::model::random_fraction;
+use crate::model::{NodePresence, random_fraction};
 use conditions::RenewalConditions;
 pub(super) use conditions::{KeysAt, RenewalCheck};
 pub(super) use lease::backoff;
@@ -447,7 +447,11 @@ impl Shared {
                 tracing::warn!(node, "the fleet does not see this node. Probes continue: {why}")
             }
             PresenceStatus::DuplicateNodeId(why) => {
-                tracing::error!(node, code = "duplicate_node_id", "the fleet does not see this node: {why}");
+                tracing::error!(
+                    node,
+                    code = NodePresence::DuplicateNodeId.as_str(),
+                    "the fleet does not see this node: {why}"
+                );
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Wire types of the aggregator: the JSON of its answers, which extend those of an agent.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,18 @@ use super::node_snapshot::NodeSnapshot;
 use super::view::{FleetTarget as Target, FleetView, NodeCounts, NodeState, TargetOnNode};
 use crate::api::wire::{self, timestamp};
 use crate::model::Caller;
+
+/// State of a target on a node.
+pub type TargetNodeState = wire::Extensible<NodeState>;
+
+impl wire::Vocabulary for NodeState {
+    const NAME: &'static str = "TargetNodeState";
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
 
 /// Largest number of nodes in the list of a target. `GET /backup_targets/{id}/nodes` answers with all of them.
 pub const NOT_AVAILABLE_MAX: usize = 20;
@@ -75,10 +88,10 @@ pub struct FleetTarget {
 pub struct TargetNode {
     /// Name of the node: host and port.
     pub node: String,
-    /// `available`, `warning`, `offline`, `unknown` or `missing`.
-    pub state: String,
+    /// State of the target there.
+    pub state: TargetNodeState,
     /// Reason code of the agent.
-    pub reason: Option<String>,
+    pub reason: Option<wire::Reason>,
     /// Since when the target has its status there. For a node that does not answer, the time of its latest answer.
     /// `null` if there is none.
     pub since: Option<String>,
@@ -202,8 +215,8 @@ impl From<TargetOnNode<'_>> for TargetNode {
         };
         Self {
             node: on_node.node.name.to_string(),
-            state: on_node.state.as_str().to_owned(),
-            reason: problem.map(|(reason, _)| reason.to_owned()),
+            state: on_node.state.into(),
+            reason: problem.map(|(reason, _)| Cow::Borrowed(reason).into()),
             since: on_node.since().map(timestamp),
             message: own.or_else(|| problem.map(|(_, message)| message.to_owned())),
         }

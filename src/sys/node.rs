@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::children::{ChildCensus, StuckChild};
 use super::log_queue::LogQueue;
-use crate::model::LabeledNode;
+use crate::model::{LabeledNode, NodePresence};
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -160,9 +160,9 @@ pub struct SharedFactCount {
 pub struct FleetPlace {
     /// The node.
     pub node: LabeledNode,
-    /// Whether the other nodes see it: `present`, `uncertain`, `absent` or `duplicate_node_id`.
-    pub state: &'static str,
-    /// Why it is not `present`.
+    /// Whether the other nodes see it.
+    pub state: NodePresence,
+    /// Why it is not [`NodePresence::Present`].
     pub problem: Option<String>,
     /// The facts that it shares with other nodes.
     pub facts: Vec<SharedFactCount>,

@@ -13,7 +13,7 @@ use super::http::Requests;
 use crate::agent::{Agent, View};
 use crate::model::report::ProbeVerdict;
 use crate::model::settings::MetricsDetail;
-use crate::model::{CheckName, Observed, Outcome, Status, TargetKind};
+use crate::model::{CheckName, NodePresence, Observed, Outcome, Status, TargetKind};
 use crate::notify::ReceiverCounts;
 use crate::registry::{ReplicaStatus, WriteResult};
 use crate::sys::node::{self, AgentFacts, FleetPlace, SharedFactCount};
@@ -60,10 +60,10 @@ static VALUES: &[(Family, Value)] = values! { &[];
         |sample| sample.shared_registry.as_ref()?.compared_at.map(seconds_of);
     gauge "targetwatch_fleet_present":
         "Whether the other nodes see this node. Absent without a registry that all nodes share.",
-        |sample| sample.fleet.as_ref().map(|fleet| flag(fleet.state == "present"));
+        |sample| sample.fleet.as_ref().map(|fleet| flag(fleet.state == NodePresence::Present));
     gauge "targetwatch_fleet_duplicate_node_id":
         "Whether another process has the name of this node. Absent without a registry that all nodes share.",
-        |sample| sample.fleet.as_ref().map(|fleet| flag(fleet.state == "duplicate_node_id"));
+        |sample| sample.fleet.as_ref().map(|fleet| flag(fleet.state == NodePresence::DuplicateNodeId));
     gauge "targetwatch_history_waiting": "History entries that wait to be written to the registry.",
         |sample| Some(number(sample.agent.history_counts().0 as u64));
     counter "targetwatch_history_dropped":

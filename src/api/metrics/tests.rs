@@ -23,7 +23,7 @@ use crate::model::{
     Capacity, CheckName, CheckResult, LockProof, LockVerdict, NfsExport, NfsTarget, Outcome, Reason, Report,
     S3Location, S3Target, TargetKind, TargetSpec, UsageListing,
 };
-use crate::model::{LabeledNode, MountMode};
+use crate::model::{LabeledNode, MountMode, NodePresence};
 use crate::notify::{NotificationResult, Notifier, ReceiverCounts, ReceiverKind};
 use crate::registry::{MemoryStore, Registry as TargetRegistry, ReplicaStatus};
 use crate::sys::node::{self, AgentFacts, FleetPlace, NodeFacts, SharedFactCount};
@@ -207,7 +207,7 @@ fn fixed_metrics(detail: MetricsDetail) -> Metrics {
         },
         fleet: Some(FleetPlace {
             node: LabeledNode { name: "compute-1".to_owned(), ..LabeledNode::default() },
-            state: "present",
+            state: NodePresence::Present,
             problem: None,
             facts: vec![
                 SharedFactCount { fact: "lock_proof", held: 1, used: 0, oldest: None },

@@ -119,6 +119,8 @@ pub type Severity = Extensible<model::report::Severity>;
 pub type MountMode = Extensible<model::MountMode>;
 /// Kind of a target.
 pub type TargetKind = Extensible<model::TargetKind>;
+/// Whether the other nodes of a fleet see a node.
+pub type NodePresence = Extensible<model::NodePresence>;
 /// Verdict of one probe.
 pub type ProbeVerdict = Extensible<model::report::ProbeVerdict>;
 /// Verdict about an object lock.
@@ -147,6 +149,7 @@ vocabulary! {
     Severity: model::report::Severity,
     MountMode: model::MountMode,
     TargetKind: model::TargetKind,
+    NodePresence: model::NodePresence,
 }
 
 #[cfg(test)]

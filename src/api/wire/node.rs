@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::extensible::NodePresence;
 use super::timestamp::timestamp;
 use crate::agent::View;
 use crate::registry::ReplicaStatus;
@@ -28,8 +29,8 @@ pub struct Node {
 pub struct FleetMembership {
     /// Name of the node.
     pub node: String,
-    /// Whether the other nodes see it: `present`, `uncertain`, `absent` or `duplicate_node_id`.
-    pub state: String,
+    /// Whether the other nodes see it.
+    pub state: NodePresence,
     /// Why the state is not `present`. `null` if it is.
     pub problem: Option<String>,
     /// Its labels, which the scopes of targets name.
@@ -150,7 +151,7 @@ impl Node {
         let agent = Agent { registry_problem, shared_registry, ..Agent::from(&facts.agent) };
         let fleet = facts.fleet.as_ref().map(|fleet| FleetMembership {
             node: fleet.node.name.clone(),
-            state: fleet.state.to_owned(),
+            state: fleet.state.into(),
             problem: fleet.problem.clone(),
             labels: fleet.node.labels.clone(),
         });

@@ -61,7 +61,7 @@ fn messages(target: &FleetTarget) -> String {
 }
 
 fn is_unknown(on_node: &TargetNode) -> bool {
-    on_node.state == NodeState::Unknown.as_str()
+    on_node.state == NodeState::Unknown
 }
 
 fn message(on_node: &TargetNode) -> String {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::check::lock_proof::schedule::{Basis, COUNTS_FOR_INTERVALS};
 use crate::driver::shared_facts::{FactBoard, FactKey, FactKind, FactQuestion, SharedFact, Turn};
+use crate::model::digest::sha256_hex;
 use crate::model::settings::AgentSettings;
 use crate::model::usage_listing::{UsageTally, WholeCount};
 use crate::model::{LockProof, LockVerdict, Reason, TargetId, UsageListing};
@@ -26,7 +26,7 @@ const WHY_MAX: usize = 1000;
 pub(super) struct SharedBucketFacts {
     target: TargetId,
     board: Option<Arc<FactBoard>>,
-    /// Whether the credentials end. Those of each node differ then, and soon there are others.
+    /// Whether the credentials are temporary. Temporary credentials differ between nodes, and are replaced soon.
     is_temporary: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum WatchState {
     Unwatched,
     /// It is available, and its configuration is the one that this node knows.
     Available(Watcher),
-    /// It is not, or its configuration is another one.
+    /// It is unavailable, or its configuration differs from the one that this node knows.
     Changed,
 }
 
@@ -132,7 +132,7 @@ impl SharedBucketFacts {
         self.share(&self.key_of_count(access_key_id), ended_at, &value);
     }
 
-    /// Returns what the node says that watches the bucket. `configuration` is the one that this node knows.
+    /// Returns the state reported by the node that watches the bucket. `configuration` is the one that this node knows.
     pub(super) fn watched(&self, access_key_id: &str, configuration: &str, settings: &AgentSettings) -> WatchState {
         let Some(board) = self.board() else { return WatchState::Unwatched };
         // A fact is renewed at each probe of its node, and read here some time later.
@@ -217,12 +217,12 @@ impl SharedBucketFacts {
     }
 }
 
+/// Number of bytes of the digest that names the subject of a fact.
+const SUBJECT_BYTES: usize = 16;
+
 /// Returns a digest. Access keys are not secret, but need not be readable by all nodes.
 fn digest(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.len().to_be_bytes());
-        hash.update(part);
-    }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let content: Vec<u8> =
+        parts.iter().flat_map(|part| [&part.len().to_be_bytes()[..], part.as_bytes()].concat()).collect();
+    sha256_hex(content, SUBJECT_BYTES)
 }

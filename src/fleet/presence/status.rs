@@ -1,6 +1,8 @@
-//! Whether the other nodes see this node.
+//! Whether the other nodes see this node, and why not.
 
-/// Whether the other nodes see this node.
+use crate::model::NodePresence;
+
+/// Whether the other nodes see this node, and why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PresenceStatus {
     /// They do.
@@ -14,14 +16,14 @@ pub enum PresenceStatus {
 }
 
 impl PresenceStatus {
-    /// Returns its name and the reason, if there is one.
+    /// Returns both, the reason if there is one.
     #[must_use]
-    pub fn parts(&self) -> (&'static str, Option<&str>) {
+    pub fn parts(&self) -> (NodePresence, Option<&str>) {
         match self {
-            Self::Present => ("present", None),
-            Self::Uncertain(why) => ("uncertain", Some(why)),
-            Self::Absent(why) => ("absent", Some(why)),
-            Self::DuplicateNodeId(why) => ("duplicate_node_id", Some(why)),
+            Self::Present => (NodePresence::Present, None),
+            Self::Uncertain(why) => (NodePresence::Uncertain, Some(why)),
+            Self::Absent(why) => (NodePresence::Absent, Some(why)),
+            Self::DuplicateNodeId(why) => (NodePresence::DuplicateNodeId, Some(why)),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Names of the keys.
 
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::model::digest::sha256_hex;
 use crate::model::{Target, TargetId};
 
 /// The key of the generation, below the root.
 pub(super) const GENERATION: &str = "registry/generation";
+
+/// Number of bytes of the digest that names the key of an export.
+const EXPORT_BYTES: usize = 16;
 
 /// The keys of one registry.
 pub(super) struct RegistryKeys {
@@ -43,8 +46,7 @@ impl RegistryKeys {
 
     /// The key of a target's export, which no other target has.
     pub(super) fn export(&self, target: &Target) -> String {
-        let digest = Sha256::digest(target.spec.export());
-        let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let hash = sha256_hex(target.spec.export(), EXPORT_BYTES);
         self.named(&format!("registry/exports/{hash}"))
     }
 }

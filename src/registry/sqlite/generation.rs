@@ -22,9 +22,9 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
-use sha2::{Digest as _, Sha256};
 
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
+use crate::model::digest::sha256_hex;
 use crate::registry::error::OpenError;
 
 /// The first schema with a generation.
@@ -164,7 +164,7 @@ fn line_of(generation: &Generation) -> String {
 }
 
 fn checksum_of(content: &str) -> String {
-    Sha256::digest(content).iter().take(CHECKSUM_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    sha256_hex(content, CHECKSUM_BYTES)
 }
 
 /// The record beside a registry's file.
