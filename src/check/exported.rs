@@ -10,9 +10,9 @@ use crate::nfs::{NfsError, Volume, VolumeAddress};
 /// Requests the export from the server. The fact is the volume, which is valid until a call reports a stale file
 /// handle.
 ///
-/// `was_separate` says whether the path was on another file system than the server's root before. If it is not any
-/// more, the directory of the server's root shows through, on which the export was mounted. Without an earlier probe
-/// that is unknown: the path may be a directory of an export of the root.
+/// `was_separate` says whether the path was on another file system than the server's root before. If it is now on the
+/// root's file system, the export's file system is no longer mounted on the server, and its empty mount point is
+/// visible. Without an earlier probe that is unknown: the path may be a directory of an export of the root.
 pub async fn exported(address: &VolumeAddress, was_separate: bool, deadline: Duration) -> Checked<Volume> {
     match Volume::open(address, deadline).await {
         Ok(volume) if was_separate && volume.is_on_root_file_system() == Some(true) => {

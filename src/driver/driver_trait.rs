@@ -67,7 +67,7 @@ pub trait Driver: Send {
         None
     }
 
-    /// The settings are others than at the latest probe.
+    /// Called when the settings differ from those of the latest probe.
     fn settings_changed(&mut self) {}
 
     /// Time until the driver must continue work that it began, such as a lock proof. `None` if the

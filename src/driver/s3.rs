@@ -64,16 +64,25 @@ const MOUNTED_IMMUTABLE_PLAN: &[CheckName] = &[
 ];
 
 /// The same without a mount.
-const IMMUTABLE_PLAN: &[CheckName] = match MOUNTED_IMMUTABLE_PLAN {
-    [checks @ .., CheckName::InUse] => checks,
-    checks => checks,
-};
+const IMMUTABLE_PLAN: &[CheckName] = &[
+    CheckName::Reachable,
+    CheckName::Bucket,
+    CheckName::ObjectLock,
+    CheckName::Versioning,
+    CheckName::Capacity,
+    CheckName::WriteCanary,
+    CheckName::LockProof,
+];
 
 /// The checks of any other target: all but the lock proof.
-const PLAN: &[CheckName] = match IMMUTABLE_PLAN {
-    [checks @ .., CheckName::LockProof] => checks,
-    checks => checks,
-};
+const PLAN: &[CheckName] = &[
+    CheckName::Reachable,
+    CheckName::Bucket,
+    CheckName::ObjectLock,
+    CheckName::Versioning,
+    CheckName::Capacity,
+    CheckName::WriteCanary,
+];
 
 /// The checks of any other target that another program has mounted.
 const MOUNTED_PLAN: &[CheckName] = &[

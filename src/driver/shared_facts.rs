@@ -39,7 +39,7 @@ pub enum FactKind {
     LockProof,
     /// The usage of a bucket that was counted by a listing.
     UsageListing,
-    /// Whether a bucket is available, as the node found it that watches the bucket.
+    /// Whether a bucket is available, according to the node that watches it.
     Bucket,
 }
 

@@ -14,8 +14,8 @@
 //!
 //! Drivers exchange facts with this task through the [`FactBoard`], in memory, so no probe waits for etcd. Each look is
 //! one read of all claims and facts, because one operation costs etcd much less than one for each key. If the registry
-//! has many that this node does not need, or if those change, a look is a transaction that reads single keys, and that
-//! answers nothing if nothing has changed since the latest look. A holder looks three times in a time to live, and may
+//! has many that this node does not need, or if those change, a look is a transaction that reads single keys. It
+//! returns nothing if nothing has changed since the latest look. A holder looks three times in a time to live, and may
 //! have to give a claim back. The others look once. If nothing has changed then, the renewals of the node's lease also
 //! check that nothing changes, and the node looks again when something has. So a fleet at rest sends no requests for
 //! facts. A node that needs no facts sends nothing.
@@ -50,7 +50,7 @@ use super::presence::{HeldLease, RenewalCheck, backoff};
 const AWAITED_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Mean time between two looks of a holder and of another node, as parts of the time to live. The longest one is less
-/// than a time to live, so that a claim is taken over within one after its end.
+/// than a time to live, so that a claim is taken over within one time to live after it ends.
 const HOLDER_LOOK_PART: f64 = 1.0 / 3.0;
 const OTHER_LOOK_PART: f64 = 0.75;
 

@@ -46,8 +46,8 @@ const QUORUM_EVERY: u32 = 10;
 /// Longest time between two comparisons with a quorum, unless the interval is longer.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(300);
 
-/// Age up to which a version counts that renewals of the node's lease have shown, as a part of the interval. A change
-/// arrives within two intervals, so this leaves time for a request.
+/// Largest age of a version that was read with a renewal of the node's lease and that replaces a comparison, as a part
+/// of the interval. A change arrives within two intervals, so this leaves time for a request.
 const SEEN_FOR: f64 = 1.9;
 
 /// Deadline of all that a change waits for before it is sent to the shared registry: a comparison in progress, and a

@@ -1,7 +1,7 @@
 //! The rules of targets and target types, as pure functions of a snapshot and a change.
 //!
 //! They hold in every registry:
-//! - At most one target is the default; one of its types is the default type. Target and type become the default
+//! - At most one target is the default. One of its types is the default type. Target and type become the default
 //!   together, so a client that names neither always gets the same storage ([`defaults`]). There is a default unless
 //!   every target was created with an explicit `is_default` of 0.
 //! - No two targets share a mount directory, and no new target uses the storage of another one ([`target`]).

@@ -1,4 +1,4 @@
-//! A node that was away for a day. Its lease has ended, the history of etcd is compacted, and the targets are others.
+//! A node that was away for a day. Its lease has ended, the history of etcd is compacted, and the targets have changed.
 
 use serde_json::Value;
 use targetwatch::etcd::{KeyValueStore as _, RangeRequest};

@@ -26,12 +26,12 @@ use crate::model::{Capacity, CheckName, CheckResult, Outcome, random_fraction};
 use crate::s3::aws::ClientIdentity;
 
 /// Shortest time between two canaries of a node, and between two reads of the configuration, while another node watches
-/// the bucket. They are 6 requests. So all requests of a fleet stay below 1.2 times those of one node and a HEAD of
-/// each node in 15 minutes.
+/// the bucket. Both together take 6 requests. So all requests of a fleet stay below 1.2 times those of one node and a
+/// HEAD of each node in 15 minutes.
 pub(super) const CANARY_INTERVAL: Duration = Duration::from_hours(24);
 
-/// Largest part by which a question is later than its interval, so that nodes do not ask together. It is not earlier,
-/// so that the number of questions in an hour is never larger.
+/// Largest random delay of a question, as a part of its interval, so that nodes do not ask together. No question is
+/// early, so the number in an hour does not grow.
 const LATER_BY: f64 = 0.2;
 
 /// Time between the probes of two nodes after news about a bucket, on average.

@@ -275,7 +275,7 @@ async fn path_that_breaks_is_noticed_at_once_whatever_the_holder_says() {
 }
 
 #[tokio::test]
-async fn node_asks_at_each_interval_when_the_fact_is_old_or_the_configuration_another_one() {
+async fn node_asks_at_each_interval_when_fact_is_old_or_configuration_differs() {
     let (service, mut nodes) = start(RARELY).await;
     service.set(BucketState::Versioned);
     // The holder reads the configuration when a check is requested.
