@@ -11,7 +11,7 @@ use targetwatch::model::canary_file::CanaryFileNames;
 use crate::api::{Report, Target};
 use crate::faults::GracePeriod;
 use crate::machine::{FIRST_VERDICT, Machine, export_directory, run, start_user_server, succeed};
-use crate::wire_v4::assert_no_client_left;
+use crate::wire_v4::wait_until_no_client_is_left;
 
 /// A configuration that mounts nothing, with a probe every second. The server has version 3 at `10.0.0.1`, and 4.2 at
 /// `10.0.0.2`.
@@ -61,7 +61,7 @@ fn canary_over_the_wire_is_written_as_the_backup_user() {
     }
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("a mode");
     assert_no_file_left("one");
-    assert_no_client_left();
+    wait_until_no_client_is_left();
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn squashed_user_writes_over_the_wire_as_the_server_says() {
     chown(&directory, Some(0), Some(0)).expect("an owner");
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("a mode");
     assert_no_file_left("one");
-    assert_no_client_left();
+    wait_until_no_client_is_left();
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn read_only_full_and_quota_are_found_over_the_wire() {
         assert_no_file_left(name);
     }
     probed("/srv/exports/one", &[]);
-    assert_no_client_left();
+    wait_until_no_client_is_left();
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn leftovers_of_this_node_are_removed_over_the_wire() {
         fs::remove_file(directory.join(foreign)).expect("removed");
         assert_eq!(target.delete().code, 202);
     }
-    assert_no_client_left();
+    wait_until_no_client_is_left();
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn canary_over_the_wire_waits_for_the_end_of_a_grace_period() {
     assert!(report.message().contains("grace period"), "{report:?}");
     assert_eq!(report.outcome("capacity"), "passed", "{report:?}");
     target.wait_until_available(length + DETECTED);
-    assert_no_client_left();
+    wait_until_no_client_is_left();
 }
 
 #[test]
