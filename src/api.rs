@@ -4,7 +4,7 @@
 //! waits for storage, except `POST …/check` and `DELETE`, which are bounded by the probe's deadlines. A
 //! change and `…/history` wait for the registry, which is on a local disk.
 //!
-//! [`table`] is the table of routes. The description at `/openapi.json` is generated from the same
+//! [`described`] is the table of routes. The description at `/openapi.json` is generated from the same
 //! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]). Every answer
 //! has a request id, and every error is a fault body ([`fault`]). A request is authenticated before it is
 //! routed ([`auth`]). Bodies are decoded into the types from which the description is generated. An error
@@ -137,12 +137,7 @@ fn type_routes() -> OpenApiRouter<State> {
 
 /// Returns all routes with their descriptions.
 fn described(has_ui: bool) -> OpenApiRouter<State> {
-    let routes = table();
-    if has_ui { routes.merge(pages()) } else { routes }
-}
-
-fn table() -> OpenApiRouter<State> {
-    OpenApiRouter::with_openapi(Description::openapi())
+    let routes = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(targets::list, targets::create))
         .routes(routes!(targets::detail))
         .routes(routes!(targets::verdicts))
@@ -157,7 +152,8 @@ fn table() -> OpenApiRouter<State> {
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
         .routes(routes!(metrics::metrics))
-        .routes(routes!(host::openapi))
+        .routes(routes!(host::openapi));
+    if has_ui { routes.merge(pages()) } else { routes }
 }
 
 /// Pages for browsers.

@@ -10,7 +10,7 @@ use crate::model::{CheckName, CheckResult, Outcome, Reason};
 /// The results of the checks of one probe, each with its duration.
 #[derive(Debug)]
 pub struct CheckLog {
-    plan: &'static [CheckName],
+    plan: Vec<CheckName>,
     slow_after: Duration,
     /// Scope of the checks that may be recorded now. `None` for a driver that is not split by scope.
     scope: Option<Scope>,
@@ -21,8 +21,9 @@ impl CheckLog {
     /// An empty log of the checks in `plan`, in the order of the report. A check that accesses storage, passes and
     /// takes longer than `slow_after` gets a warning.
     #[must_use]
-    pub fn new(plan: &'static [CheckName], slow_after: Duration) -> Self {
-        Self { plan, slow_after, scope: None, results: Vec::with_capacity(plan.len()) }
+    pub fn new(plan: impl Into<Vec<CheckName>>, slow_after: Duration) -> Self {
+        let plan = plan.into();
+        Self { slow_after, scope: None, results: Vec::with_capacity(plan.len()), plan }
     }
 
     /// Returns the log for the checks of one scope. Recording another check is then a defect.
@@ -122,7 +123,7 @@ impl CheckLog {
                 .into_warning(),
         };
         let mut results = Vec::with_capacity(self.plan.len());
-        for &check in self.plan {
+        for check in self.plan {
             let result = self.results.iter().position(|result| result.check == check);
             results.push(match result {
                 Some(at) => self.results.swap_remove(at),
@@ -182,7 +183,7 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "capacity is not in the plan")]
     async fn check_outside_the_plan_is_a_defect() {
-        CheckLog::new(&[CheckName::Reachable], Duration::MAX).skip(CheckName::Capacity, "not due");
+        CheckLog::new([CheckName::Reachable], Duration::MAX).skip(CheckName::Capacity, "not due");
     }
 
     #[tokio::test]
@@ -193,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn slow_pass_is_a_warning_besides_other_warnings() {
-        let mut log = CheckLog::new(&[CheckName::Capacity], Duration::ZERO);
+        let mut log = CheckLog::new([CheckName::Capacity], Duration::ZERO);
         let full = Checked::passed(()).with_warnings([Finding::new(Reason::NearlyFull, "full")]);
         log.run(CheckName::Capacity, async { full }).await;
         let results = log.finish();

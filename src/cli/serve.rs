@@ -1,10 +1,11 @@
 //! `targetwatch serve`: runs the daemon.
 //!
 //! Only this module and [`super::running_agent`] know all parts of the daemon. Start-up opens the configuration, the
-//! registry and the listeners, in this order, and stops at the first error. It does not access storage. When the API
-//! answers, the daemon notifies the service manager. `SIGHUP` reloads the configuration. An invalid one is logged, and
-//! the old settings stay in force. `SIGTERM` and `SIGINT` stop the daemon in less than two seconds, even if all storage
-//! is dead. Running requests get a second, child processes are killed, and mounts stay in place.
+//! registry and the listeners, in this order, and stops at the first error. Meanwhile, it tries the program of the
+//! workers. It does not access storage. When the API answers, the daemon notifies the service manager. `SIGHUP` reloads
+//! the configuration. An invalid one is logged, and the old settings stay in force. `SIGTERM` and `SIGINT` stop the
+//! daemon in less than two seconds, even if all storage is dead. Running requests get a second, child processes are
+//! killed, and mounts stay in place.
 
 use std::path::Path;
 use std::process::ExitCode;

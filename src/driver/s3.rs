@@ -51,31 +51,8 @@ use input::{BucketSession, Input, rule_for};
 use node_checks::{NodeChecks, PathState};
 use target_facts::TargetFacts;
 
-/// The checks of a target that is declared immutable and that another program has mounted, in the order of the report.
-const MOUNTED_IMMUTABLE_PLAN: &[CheckName] = &[
-    CheckName::Reachable,
-    CheckName::Bucket,
-    CheckName::ObjectLock,
-    CheckName::Versioning,
-    CheckName::Capacity,
-    CheckName::WriteCanary,
-    CheckName::LockProof,
-    CheckName::InUse,
-];
-
-/// The same without a mount.
-const IMMUTABLE_PLAN: &[CheckName] = &[
-    CheckName::Reachable,
-    CheckName::Bucket,
-    CheckName::ObjectLock,
-    CheckName::Versioning,
-    CheckName::Capacity,
-    CheckName::WriteCanary,
-    CheckName::LockProof,
-];
-
-/// The checks of any other target: all but the lock proof.
-const PLAN: &[CheckName] = &[
+/// The checks of every target.
+const PLAN: [CheckName; 6] = [
     CheckName::Reachable,
     CheckName::Bucket,
     CheckName::ObjectLock,
@@ -84,25 +61,10 @@ const PLAN: &[CheckName] = &[
     CheckName::WriteCanary,
 ];
 
-/// The checks of any other target that another program has mounted.
-const MOUNTED_PLAN: &[CheckName] = &[
-    CheckName::Reachable,
-    CheckName::Bucket,
-    CheckName::ObjectLock,
-    CheckName::Versioning,
-    CheckName::Capacity,
-    CheckName::WriteCanary,
-    CheckName::InUse,
-];
-
-/// Returns the checks of a target.
-fn plan(immutable: bool, is_mounted: bool) -> &'static [CheckName] {
-    match (immutable, is_mounted) {
-        (true, true) => MOUNTED_IMMUTABLE_PLAN,
-        (true, false) => IMMUTABLE_PLAN,
-        (false, true) => MOUNTED_PLAN,
-        (false, false) => PLAN,
-    }
+/// Returns the checks of a target, in the order of the report. `is_mounted` says whether another program has mounted it.
+fn plan(immutable: bool, is_mounted: bool) -> Vec<CheckName> {
+    let further = [immutable.then_some(CheckName::LockProof), is_mounted.then_some(CheckName::InUse)];
+    PLAN.into_iter().chain(further.into_iter().flatten()).collect()
 }
 
 /// Driver of one bucket.

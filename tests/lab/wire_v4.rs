@@ -31,11 +31,19 @@ const DETECTED: Duration = Duration::from_secs(6);
 /// Waits until the server has no client whose name is that of the agent. A probe in progress has one, and a client that
 /// was not destroyed stays for a lease, which is much longer than [`DETECTED`].
 pub fn wait_until_no_client_is_left() {
-    eventually("no client of the agent", DETECTED, || {
+    let clients = || {
         let clients = fs::read_dir("/proc/fs/nfsd/clients").expect("a list");
-        let mut infos =
-            clients.filter_map(|client| fs::read_to_string(client.expect("a client").path().join("info")).ok());
-        infos.all(|info| !info.contains("targetwatch ")).then_some(())
+        let infos = clients.filter_map(|client| fs::read_to_string(client.expect("a client").path().join("info")).ok());
+        infos.filter(|info| info.contains("targetwatch ")).collect::<Vec<_>>()
+    };
+    let mut seen = Vec::new();
+    eventually("no client of the agent", DETECTED, || {
+        let found = clients();
+        if found != seen {
+            eprintln!("{found:#?}");
+            seen.clone_from(&found);
+        }
+        found.is_empty().then_some(())
     });
 }
 

@@ -92,8 +92,8 @@ impl<T> RenderedList<T> {
         self.groups.iter().flat_map(|group| group.parts.iter().map(move |part| (&**group, part)))
     }
 
-    /// Returns the groups of a list with as many items, some of which may have changed. `None` if a changed group does
-    /// not fit into its piece.
+    /// Returns the groups of a list of these items, and renders those that are not in this list. The number of items is
+    /// that of this list. `None` if a changed group does not fit into its piece.
     fn changed(
         &self,
         begin: &str,

@@ -45,6 +45,19 @@ fn configuration(default_retention: Option<DefaultRetention>) -> Configuration {
 
 const PLAN: &[CheckName] = &[CheckName::WriteCanary, CheckName::LockProof];
 
+#[test]
+fn reports_page_lists_the_checks_of_a_bucket_in_their_order() {
+    let page = include_str!("../../../docs/reports.md");
+    let (_, rows) = page.split_once("| **S3** | |\n").expect("the table");
+    let (rows, _) = rows.split_once("\n\n").expect("its end");
+    let listed: Vec<&str> = rows.lines().map(|row| row.split('`').nth(1).expect("a check")).collect();
+    let in_order = |plan: Vec<CheckName>| plan.into_iter().map(CheckName::as_str).collect::<Vec<_>>();
+    assert_eq!(listed, in_order(plan(true, true)));
+    assert_eq!(in_order(plan(false, false)), listed[..6], "neither the proof nor the mount");
+    assert_eq!(in_order(plan(true, false)), listed[..7], "no mount");
+    assert_eq!(in_order(plan(false, true)).last(), listed.last(), "no proof");
+}
+
 #[tokio::test]
 async fn canary_is_due_at_its_interval_on_request_and_after_a_failure() {
     let (location, settings) = (location(), settings());
@@ -224,7 +237,7 @@ async fn canary_is_locked_for_seconds_when_the_lock_is_unknown() {
         let (mut canaries, session) = (Canaries::default(), session(FakeObjects::default()));
         // The second probe has a recent canary.
         for outcome in [Outcome::Passed, Outcome::Skipped] {
-            let mut log = CheckLog::new(&[CheckName::ObjectLock, CheckName::WriteCanary], Duration::MAX);
+            let mut log = CheckLog::new([CheckName::ObjectLock, CheckName::WriteCanary], Duration::MAX);
             let reading = object_lock(&fake, &location, false, Duration::ZERO, Duration::from_secs(5));
             assert_eq!(log.run(CheckName::ObjectLock, reading).await, Some(Err(reason)));
             assert!(canaries.write_if_due(&session, input, &unknown, None, false, &mut log).await);
@@ -437,7 +450,7 @@ async fn outage_of_the_key_manager_is_a_timeout_and_its_refusal_a_failure() {
     let mut barbican = FakeBarbican::start().await;
     let check = async |barbican: &FakeBarbican| {
         let (mut checks, settings) = checks_with_secret(&location, barbican);
-        let mut log = CheckLog::new(&[CheckName::Reachable, CheckName::Bucket], Duration::MAX);
+        let mut log = CheckLog::new([CheckName::Reachable, CheckName::Bucket], Duration::MAX);
         checks.reach(Input::new(&location, &settings, Depth::Routine), false, &mut log).await;
         let bucket = log.finish().remove(1);
         (bucket.outcome, bucket.findings()[0].reason)

@@ -46,22 +46,22 @@ pub async fn measure(targets: usize, exporter: &Exporter, table: &mut Table) -> 
     );
     table.add(format!("scrape of {targets} mounts: median / p99 / max"), theirs.summary());
     table.add("processor time of node_exporter per scrape", format!("{:.1} ms", their_time.as_secs_f64() * 1e3));
-    table.add(format!("resident memory with {targets} targets directly after these polls"), memory(pid)?);
+    table.add(format!("resident memory with {targets} targets directly after these polls"), memory(pid)?.1);
     scrapes::measure(targets, &daemon, exporter, table).await?;
-    let (our_memory, their_memory) = (resident_bytes(pid)?, resident_bytes(their_pid)?);
+    let ((our_memory, ours), (their_memory, theirs)) = (memory(pid)?, memory(their_pid)?);
     table.add_with_goal(
         format!("resident memory with {targets} targets directly after these scrapes"),
-        memory(pid)?,
+        ours,
         "under 18 MB, and less than node_exporter",
         our_memory < their_memory.min(RESIDENT_BYTES_MAX),
     );
-    table.add(format!("resident memory of node_exporter with {targets} mounts"), memory(their_pid)?);
+    table.add(format!("resident memory of node_exporter with {targets} mounts"), theirs);
     // This is a measured state, not a wait for an event.
     tokio::time::sleep(REST).await;
-    let at_rest = resident_bytes(pid)?;
+    let (at_rest, ours) = memory(pid)?;
     table.add_with_goal(
         format!("resident memory with {targets} targets, {} s after these requests", REST.as_secs()),
-        memory(pid)?,
+        ours,
         "under 18 MB",
         at_rest < RESIDENT_BYTES_MAX,
     );
@@ -70,7 +70,8 @@ pub async fn measure(targets: usize, exporter: &Exporter, table: &mut Table) -> 
     daemon.stop().await
 }
 
-/// Resident memory of a process, for the table.
-fn memory(pid: i32) -> anyhow::Result<String> {
-    Ok(format!("{}, {} of it anonymous", megabytes(resident_bytes(pid)?), megabytes(anonymous_bytes(pid)?)))
+/// Resident memory of a process, in bytes and for the table.
+fn memory(pid: i32) -> anyhow::Result<(u64, String)> {
+    let (resident, anonymous) = (resident_bytes(pid)?, anonymous_bytes(pid)?);
+    Ok((resident, format!("{}, {} of it anonymous", megabytes(resident), megabytes(anonymous))))
 }
