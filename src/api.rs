@@ -28,7 +28,6 @@ pub(crate) mod negotiation;
 pub(crate) mod page;
 mod pieces;
 pub mod prefix;
-mod request_id;
 mod service;
 mod state;
 mod target_types;

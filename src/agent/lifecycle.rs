@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use tracing::Instrument as _;
 
 use super::error::AgentError;
 use super::own_mount_log;
@@ -20,6 +19,7 @@ use crate::driver::{Host, PoolStats};
 use crate::model::settings::AgentSettings;
 use crate::model::{LabeledNode, TargetId, TargetTypeId};
 use crate::registry::{Change, Registry, ReplicaStatus, Snapshot, WriteResult};
+use crate::sys::request_id::during_current;
 
 /// Version of this agent, which new targets and types record.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -276,7 +276,7 @@ fn log_type_change(change: &Change, before: &Snapshot) {
 pub(super) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T, AgentError>> + Send + 'static,
 ) -> Result<T, AgentError> {
-    match tokio::spawn(work.in_current_span()).await {
+    match tokio::spawn(during_current(work)).await {
         Ok(outcome) => outcome,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -9,16 +9,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::future::RouteFuture;
 use tower::Service as _;
-use tracing::Instrument as _;
 
 use super::auth::Auth;
 use super::listen::{Peer, RequestHandler};
 use super::metrics::{Metrics, RequestStart};
-use super::request_id::RequestId;
 use super::{answer_memory, limits, prefix};
+use crate::sys::RequestId;
+
+/// Header of the request id, which OpenStack clients log.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-compute-request-id");
 
 /// Answers requests. Cheap to clone.
 #[derive(Clone)]
@@ -33,9 +36,10 @@ struct Gated {
 
 impl RequestHandler for Service {
     async fn answer(&self, peer: Peer, request: Request) -> Response {
-        let id = RequestId::new();
-        let mut response = self.admit(peer, prefix::strip(request)).instrument(id.span()).await;
-        id.add_to(&mut response);
+        let id = RequestId::random();
+        let mut response = id.during(self.admit(peer, prefix::strip(request))).await;
+        let value = HeaderValue::try_from(id.to_string()).unwrap_or(HeaderValue::from_static("req-"));
+        response.headers_mut().insert(REQUEST_ID, value);
         response
     }
 }

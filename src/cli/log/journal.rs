@@ -2,7 +2,8 @@
 //!
 //! `journalctl TARGET=nas:/backups` shows all lines about a target, on every node the same. `REASON=export_denied`
 //! selects changes of status by their reason code, and `MESSAGE_ID=` those to available or to offline. A record has
-//! the fields of its event and of the spans around it ([`FIELDS`]). [`crate::sys::Journal`] sends it.
+//! the fields of its event and of the spans around it ([`FIELDS`]), and `REQUEST_ID` if it is about a request.
+//! [`crate::sys::Journal`] sends it.
 
 use std::fmt;
 
@@ -15,10 +16,10 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::agent::{AVAILABLE_EVENT, OFFLINE_EVENT};
+use crate::sys::RequestId;
 
 /// Fields of spans and events, each with the field of the journal that has the same value.
-const FIELDS: [(&str, &str); 4] =
-    [("export", "TARGET"), ("target_id", "TARGET_ID"), ("reason", "REASON"), ("request_id", "REQUEST_ID")];
+const FIELDS: [(&str, &str); 3] = [("export", "TARGET"), ("target_id", "TARGET_ID"), ("reason", "REASON")];
 
 /// `MESSAGE_ID=` of events, by name. An id never changes and never gets a second meaning (systemd.journal-fields(7)).
 const MESSAGE_IDS: [(&str, &str); 2] =
@@ -90,6 +91,9 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut fields = constant_fields(event.metadata());
         event.record(&mut fields);
+        if let Some(id) = RequestId::current() {
+            fields.put("REQUEST_ID", &id.to_string());
+        }
         for span in context.event_scope().into_iter().flatten() {
             if let Some(of_span) = span.extensions().get::<Fields>() {
                 fields.0.push_str(&of_span.0);
@@ -184,13 +188,21 @@ mod tests {
     #[test]
     fn priority_is_that_of_the_level_and_lines_may_have_line_breaks() {
         let journal = FakeJournal::during(|| {
-            tracing::error!(request_id = "req-1", "one\ntwo");
-            tracing::debug!(request_id = "req-1", "three");
+            tracing::error!(reason = "denied", "one\ntwo");
+            tracing::debug!(reason = "denied", "three");
         });
         let (fields, message) = journal.next();
-        assert_eq!(fields, ["PRIORITY=3", "REQUEST_ID=req-1"]);
+        assert_eq!(fields, ["PRIORITY=3", "REASON=denied"]);
         assert!(message.starts_with("ERROR one\ntwo"), "{message}");
         let (fields, _) = journal.next();
-        assert_eq!(fields, ["PRIORITY=7", "REQUEST_ID=req-1"]);
+        assert_eq!(fields, ["PRIORITY=7", "REASON=denied"]);
+    }
+
+    #[tokio::test]
+    async fn record_about_a_request_has_its_id() {
+        let id = RequestId::random();
+        let journal = id.during(async { FakeJournal::during(|| tracing::info!("created")) }).await;
+        let (fields, _) = journal.next();
+        assert_eq!(fields, ["PRIORITY=6".to_owned(), format!("REQUEST_ID={id}")]);
     }
 }
