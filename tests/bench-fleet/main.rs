@@ -37,7 +37,10 @@
 //! | all leases had ended | the nodes are cut off until etcd has ended all leases. Until all are present, and until every target, claim and fact is there as before | 50 ms |
 //! | each verdict is written | what one would do otherwise: each node writes 20 verdicts of 700 bytes each 10 s | |
 //!
-//! Both parts print one table. The exit code is not zero when a goal is missed.
+//! `cargo bench --bench fleet -- start-3000` starts that number of nodes within three seconds, prints a line about them
+//! each 15 s, and the times until all are present, have all targets, and have leases that are long enough.
+//!
+//! All parts print one table. The exit code is not zero when a goal is missed.
 
 #![allow(clippy::disallowed_methods, reason = "local files, and child processes that end with this program")]
 
@@ -112,6 +115,10 @@ async fn run() -> anyhow::Result<Table> {
     let is_part = |name: &str| parts.is_empty() || parts.iter().any(|part| part == name);
     if is_part("aggregator") {
         aggregators(&mut table).await?;
+    }
+    let starts = parts.iter().filter_map(|part| part.strip_prefix("start-")?.parse().ok());
+    for nodes in starts {
+        shared::start(nodes, &mut table).await.with_context(|| format!("start of {nodes} nodes with etcd"))?;
     }
     for goals in shared::SIZES {
         if is_part("etcd") || is_part(&format!("etcd-{}", goals.nodes)) {

@@ -26,8 +26,12 @@ pub struct Member {
 pub struct Work {
     /// Renewals of leases, which write nothing.
     pub renewals: u64,
-    /// Requests for keys, and transactions. A few of the transactions write.
+    /// Requests for keys.
     pub reads: u64,
+    /// Transactions, of which a few write.
+    pub transactions: u64,
+    /// Leases granted.
+    pub grants: u64,
     /// Entries of the log: everything that is written to the disk.
     pub writes: u64,
     /// Processor time.
@@ -41,6 +45,8 @@ impl Sub for Work {
         Self {
             renewals: self.renewals - earlier.renewals,
             reads: self.reads - earlier.reads,
+            transactions: self.transactions - earlier.transactions,
+            grants: self.grants - earlier.grants,
             writes: self.writes - earlier.writes,
             processor: self.processor.saturating_sub(earlier.processor),
         }
@@ -87,7 +93,9 @@ impl Member {
         let started = |method: &str| sum(&format!("grpc_server_started_total{{grpc_method=\"{method}\""));
         Ok(Work {
             renewals: sum("etcd_debugging_lease_renewed_total "),
-            reads: started("Range") + started("Txn"),
+            reads: started("Range"),
+            transactions: started("Txn"),
+            grants: started("LeaseGrant"),
             writes: sum("etcd_server_proposals_applied_total "),
             processor: self.processor_time()?,
         })

@@ -35,10 +35,6 @@ const COMPARE_INTERVAL: Duration = Duration::from_secs(20);
 /// Prefix of the keys, as in the URL of the registry.
 pub const PREFIX: &str = "bench";
 
-/// Nodes that start each second. Each sends about twelve requests: it counts the nodes, gets a lease, registers, looks
-/// at the facts, and joins and reads the registry.
-const STARTS_PER_SECOND: u32 = 40;
-
 /// Size of a verdict, in bytes.
 const VERDICT_BYTES: usize = 700;
 
@@ -58,10 +54,10 @@ struct SharingNode {
 }
 
 impl SharingNodes {
-    /// Starts nodes one after another, which use these targets.
-    pub async fn start(nodes: usize, member: &Member, targets: &[TargetId]) -> anyhow::Result<Self> {
+    /// Starts this number of nodes per second, which use these targets.
+    pub async fn start(nodes: usize, per_second: u32, member: &Member, targets: &[TargetId]) -> anyhow::Result<Self> {
         let mut fleet = Self { meter: Arc::default(), nodes: Vec::new(), is_server_dead: Arc::default() };
-        let mut starts = interval(Duration::from_secs(1) / STARTS_PER_SECOND);
+        let mut starts = interval(Duration::from_secs(1) / per_second);
         for number in 0..nodes {
             starts.tick().await;
             let client = client(&member.url(number)).await?;

@@ -38,6 +38,16 @@ const WRITES_P99_MAX: Duration = Duration::from_millis(50);
 /// Time over which nodes at rest are measured: two intervals of renewals with 10,000 nodes.
 const REST_MEASURED: Duration = Duration::from_secs(180);
 
+/// Nodes that start each second before the measurements. Each sends about twelve requests: it counts the nodes, gets a
+/// lease, registers, looks at the facts, and joins and reads the registry.
+const STARTS_PER_SECOND: u32 = 40;
+
+/// Nodes that start each second when all start at once.
+const STARTS_AT_ONCE: u32 = 1_000;
+
+/// Time between two lines about a start.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Number of times to live until each node has counted the nodes again and has seen that the facts do not change.
 const TTLS_BEFORE_REST: u32 = 2;
 
@@ -57,12 +67,65 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 pub async fn measure(goals: &SharingGoals, table: &mut Table) -> anyhow::Result<()> {
     let mut member = Member::start().await?;
     let targets = create_targets(&member).await?;
-    let mut fleet = SharingNodes::start(goals.nodes, &member, &targets).await?;
+    let mut fleet = SharingNodes::start(goals.nodes, STARTS_PER_SECOND, &member, &targets).await?;
     rest(goals, &member, &fleet, table).await.context("at rest")?;
     server_dies(&member, &fleet, table).await.context("a server dies")?;
     restart(&mut member, &fleet, table).await.context("etcd is restarted")?;
     outage(&member, &fleet, table).await.context("the nodes are cut off")?;
     naive(&member, &mut fleet, table).await.context("each verdict is written")
+}
+
+/// Starts all nodes within some seconds, and measures until they are at rest.
+pub async fn start(nodes: usize, table: &mut Table) -> anyhow::Result<()> {
+    let mut member = Member::start().await?;
+    let targets = create_targets(&member).await?;
+    let began = Instant::now();
+    let starting = member.work().await?;
+    let fleet = SharingNodes::start(nodes, STARTS_AT_ONCE, &member, &targets).await?;
+    let (mut present, mut whole, mut latest) = (None, None, (Instant::now(), starting));
+    let rested = loop {
+        sleep(LOOK_INTERVAL * 4).await;
+        if present.is_none() && fleet.present(Duration::ZERO) == nodes {
+            present = Some((began.elapsed(), member.work().await? - starting));
+        }
+        if whole.is_none() && fleet.with_targets(TARGETS) == nodes {
+            whole = Some((began.elapsed(), member.work().await? - starting));
+        }
+        if latest.0.elapsed() >= SAMPLE_INTERVAL {
+            let now = (Instant::now(), member.work().await?);
+            let (work, seconds) = (now.1 - latest.1, (now.0 - latest.0).as_secs_f64());
+            let each = |count: u64| count as f64 / seconds;
+            eprintln!(
+                "after {:.0} s: {} present, {} with {} s, {} with all targets. Per second: {:.0} renewals, {:.0} transactions, {:.0} reads, {:.1} grants, {:.1} writes, {:.2} cores",
+                began.elapsed().as_secs_f64(),
+                fleet.present(Duration::ZERO),
+                fleet.present(ttl(nodes) * 2 / 3),
+                (ttl(nodes) * 2 / 3).as_secs(),
+                fleet.with_targets(TARGETS),
+                each(work.renewals),
+                each(work.transactions),
+                each(work.reads),
+                each(work.grants),
+                each(work.writes),
+                work.processor.as_secs_f64() / seconds
+            );
+            latest = now;
+        }
+        if whole.is_some() && fleet.present(ttl(nodes) * 2 / 3) == nodes && is_complete(&member, &fleet).await? {
+            break began.elapsed();
+        }
+        ensure!(began.elapsed() < STATE_TIMEOUT, "not at rest within {} s", STATE_TIMEOUT.as_secs());
+    };
+    for (what, at) in [("are present", present), ("have all targets", whole)] {
+        let (time, work) = at.context("it was seen before")?;
+        let requests = work.renewals + work.transactions + work.reads + work.grants;
+        table.add(
+            name(&fleet, &format!("start at once: until all {what} / requests / processor time of etcd")),
+            format!("{:.0} s / {requests} / {:.1} s", time.as_secs_f64(), work.processor.as_secs_f64()),
+        );
+    }
+    table.add(name(&fleet, "start at once: until all have long leases"), format!("{:.0} s", rested.as_secs_f64()));
+    member.kill()
 }
 
 fn name(fleet: &SharingNodes, figure: &str) -> String {
@@ -172,8 +235,9 @@ async fn rest(goals: &SharingGoals, member: &Member, fleet: &SharingNodes, table
     fleet.meter.take();
     let (before, began) = (member.work().await?, Instant::now());
     sleep(REST_MEASURED).await;
-    let (Work { renewals, reads, writes, processor }, seconds) =
+    let (Work { renewals, reads, transactions, writes, processor, .. }, seconds) =
         (member.work().await? - before, began.elapsed().as_secs_f64());
+    let reads = reads + transactions;
     let (renewals, writes, cores) =
         (renewals as f64 / seconds, writes as f64 / seconds, processor.as_secs_f64() / seconds);
     table.add_with_goal(
