@@ -75,6 +75,9 @@ struct State {
     is_full: bool,
     renews_ended_leases: bool,
     minority: BTreeMap<Bytes, KeyValue>,
+    /// Time that each request takes, one after another.
+    service_time: Duration,
+    busy_until: Option<Instant>,
 }
 
 /// The cluster.
@@ -158,6 +161,11 @@ impl SimulatedCluster {
         self.state().is_full = is_full;
     }
 
+    /// Sets the time that each request takes, one after another. A client that has given up is served too.
+    pub fn set_service_time(&self, time: Duration) {
+        self.state().service_time = time;
+    }
+
     /// Separates a member from the others. It keeps the present state.
     pub fn separate_minority(&self) {
         let mut state = self.state();
@@ -169,6 +177,14 @@ impl State {
     fn header(&self) -> AnswerHeader {
         let revision = EtcdRevision(self.revision);
         AnswerHeader { cluster_id: 1, member_id: 1, revision, raft_term: self.raft_term }
+    }
+
+    /// Returns when a request that arrives now is served.
+    fn queue(&mut self) -> Instant {
+        let now = Instant::now();
+        let served = self.busy_until.map_or(now, |until| until.max(now)) + self.service_time;
+        self.busy_until = Some(served);
+        served
     }
 
     fn expire(&mut self) {
@@ -301,9 +317,20 @@ impl SimulatedClient {
             state.requests += 1;
             serve(&mut state)
         };
+        let sent = Instant::now();
         match self.fate() {
             Link::Up => {
                 tokio::time::sleep(Duration::from_millis(2)).await;
+                let at = self.cluster.state().queue();
+                if at > sent + REQUEST_TIMEOUT {
+                    tokio::spawn(async move {
+                        tokio::time::sleep_until(at).await;
+                        drop(served());
+                    });
+                    tokio::time::sleep_until(sent + REQUEST_TIMEOUT).await;
+                    return Err(EtcdError::TimedOut("it is overloaded".to_owned()));
+                }
+                tokio::time::sleep_until(at).await;
                 let answer = served();
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 return answer;

@@ -223,13 +223,22 @@ impl Shared {
                 LeaseAction::Grant => self.grant().await,
                 LeaseAction::Register(lease) => self.register_and_note(lease, &mut replaced).await,
                 LeaseAction::Renew(lease) => {
+                    let renewed = self.renew(lease).await;
                     renewals += 1;
-                    if renewals % RENEWALS_BETWEEN_COUNTS == RENEWALS_BEFORE_COUNT && self.needs_longer_ttl().await {
-                        replaced = Some(lease);
-                        self.lease().ended(Instant::now());
-                        continue;
+                    let is_held = self.lease().held(Instant::now()) == Some(lease);
+                    // After the renewal, which must not wait for a slow etcd.
+                    if is_held && renewals % RENEWALS_BETWEEN_COUNTS == RENEWALS_BEFORE_COUNT {
+                        match self.needs_longer_ttl().await {
+                            Ok(true) => {
+                                replaced = Some(lease);
+                                self.lease().ended(Instant::now());
+                            }
+                            Ok(false) => {}
+                            // Counts again after the next renewal. Leases that are too short keep etcd slow.
+                            Err(_) => renewals -= 1,
+                        }
                     }
-                    self.renew(lease).await
+                    renewed
                 }
             };
             if let Err(error) = &result {
@@ -266,9 +275,8 @@ impl Shared {
         Ok(())
     }
 
-    async fn needs_longer_ttl(&self) -> bool {
-        let Ok(nodes) = self.count().await else { return false };
-        ttl_for(nodes) > self.lease().ttl() * 6 / 5
+    async fn needs_longer_ttl(&self) -> Result<bool, EtcdError> {
+        Ok(ttl_for(self.count().await?) > self.lease().ttl() * 6 / 5)
     }
 
     async fn register_and_note(&self, lease: LeaseId, replaced: &mut Option<LeaseId>) -> Result<(), EtcdError> {

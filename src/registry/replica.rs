@@ -30,11 +30,15 @@ use super::membership::{Aliases, ReplicaStatus};
 use super::shared::{CloudId, SeenVersion, SharedCommitError, SharedRegistry, SharedVersion, Unavailable};
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, CopyStore, SharedChangeError, StorageError, Store};
-use crate::etcd::FleetSize;
+use crate::etcd::{FleetSize, shortest_interval};
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition, random_fraction};
 
-/// Longest time between two comparisons while the shared registry is unavailable, unless the interval is longer.
+/// Longest time between two comparisons while the shared registry is unavailable, unless the interval is longer. In a
+/// large fleet it is longer, as the interval.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Time in which a node that joins learns how many nodes share etcd, and so for how long the first reads are spread.
+const COUNT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Relative deviation of the time between two comparisons. It spreads the requests of all nodes.
 const JITTER: f64 = 0.2;
@@ -156,16 +160,17 @@ fn too_late() -> SharedChangeError {
     SharedChangeError::Unavailable(format!("the change could not be sent to it within {seconds} s"))
 }
 
-/// Returns the time to the next comparison, after this number of failed ones.
-fn wait_after(interval: Duration, failures: u32) -> Duration {
-    let base = interval.saturating_mul(failures.clamp(1, 60)).min(interval.max(RETRY_MAX));
-    base.mul_f64(1.0 + JITTER * (2.0 * random_fraction() - 1.0))
+/// Returns the time to the next comparison after one that succeeded.
+fn wait_after_success(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 + JITTER * (2.0 * random_fraction() - 1.0))
 }
 
-/// Returns the time to the first comparison of a node that has a copy. Many nodes may start at the same time, and a
-/// change does not wait for it.
-fn first_wait(interval: Duration) -> Duration {
-    interval.min(RETRY_MAX).mul_f64(random_fraction())
+/// Returns the time to the next comparison after this number of failed ones. It is random between an interval and a
+/// limit that grows by an interval each time, up to `most`.
+fn wait_after_failure(interval: Duration, failures: u32, most: Duration) -> Duration {
+    let (least, most) = (interval.mul_f64(1.0 - JITTER), most.max(interval.mul_f64(1.0 + JITTER)));
+    let limit = interval.saturating_mul(failures.saturating_add(1)).min(most);
+    least + limit.saturating_sub(least).mul_f64(random_fraction())
 }
 
 impl Replica {
@@ -183,6 +188,26 @@ impl Replica {
             }
         };
         timeout(time, early).await.is_ok()
+    }
+
+    /// Waits before the first comparison, because many nodes may start at the same time. A change does not wait for it.
+    /// A node with a copy waits for up to an interval, and one without for less. Both count as soon as the number of
+    /// nodes is known.
+    async fn wait_first(&self) {
+        let (part, began, is_joined) = (random_fraction(), Instant::now(), self.status.borrow().is_joined);
+        loop {
+            let spread = match self.fleet_size.counted() {
+                _ if is_joined => self.interval(),
+                Some(nodes) => shortest_interval(nodes),
+                None => COUNT_TIMEOUT,
+            };
+            // Also without a random part, so that the number of nodes is known mostly.
+            let least = if is_joined { Duration::ZERO } else { COUNT_TIMEOUT };
+            let rest = spread.min(RETRY_MAX).mul_f64(part).max(least).saturating_sub(began.elapsed());
+            if rest.is_zero() || self.wait(rest).await {
+                return;
+            }
+        }
     }
 
     /// Waits for as long as renewals of the node's lease show that nothing changes, and no quorum is due.
@@ -416,12 +441,16 @@ impl Store for ReplicaStore {
 
     async fn follow(&self) {
         let mut failures = 0;
-        if self.replica.status.borrow().is_joined {
-            self.replica.wait(first_wait(self.replica.interval())).await;
-        }
+        self.replica.wait_first().await;
         loop {
             failures = if self.compare().await { 0 } else { failures + 1 };
-            let is_early = self.replica.wait(wait_after(self.replica.interval(), failures)).await;
+            let interval = self.replica.interval();
+            let most = self.replica.fleet_size.stretched(RETRY_MAX);
+            let time = match failures {
+                0 => wait_after_success(interval),
+                _ => wait_after_failure(interval, failures, most),
+            };
+            let is_early = self.replica.wait(time).await;
             if failures == 0 && !is_early {
                 self.replica.wait_while_seen().await;
             }

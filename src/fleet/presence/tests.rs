@@ -275,6 +275,26 @@ async fn node_that_starts_before_the_others_gets_a_longer_lease_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn count_that_fails_is_repeated_after_the_next_renewal() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    let node = SimulatedNode::start(&cluster, 0, "a");
+    pass(1).await;
+    register_others(&cluster, 20_000).await;
+    let before = cluster.requests();
+    // Two requests for each of three renewals. The count is sent 2 ms later.
+    while cluster.requests() < before + 6 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    node.client.set_link(Link::Cut);
+    pass(1).await;
+    node.client.set_link(Link::Up);
+    assert_eq!((ttl_of_a(&cluster), node.status()), (60, PresenceStatus::Present));
+    // A renewal, and the spread of the new lease.
+    pass(24 + 41).await;
+    assert_eq!(ttl_of_a(&cluster), 180);
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_that_starts_while_a_fleet_grows_gets_a_longer_lease_soon() {
     let cluster = Arc::new(SimulatedCluster::default());
     register_others(&cluster, 1_800).await;

@@ -1,32 +1,52 @@
-//! Reading of the whole content at one revision, in pages.
+//! Reading of the whole content at one revision, in pages. The first page of every folder is read by one transaction
+//! with the version of the registry, so mostly one request reads all: each request costs etcd about as much as 20 keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::keys::RegistryKeys;
 use super::{consistency, document};
-use crate::etcd::{EtcdError, EtcdRevision, KeyRange, KeyValue, KeyValueStore, RangeRequest};
+use crate::etcd::{
+    EtcdError, EtcdRevision, KeyRange, KeyValue, KeyValueStore, RangeAnswer, RangeRequest, TxnOperation,
+};
 use crate::model::TargetType;
 use crate::registry::limits::{TARGETS_MAX, TYPES_MAX};
 use crate::registry::shared::Unavailable;
 use crate::registry::snapshot::RegisteredTarget;
 
-/// Largest number of keys that one request reads.
-const PAGE: u32 = 500;
+/// Largest number of keys of a folder that one request reads.
+pub(super) const PAGE: u32 = 500;
 
-/// Reads all keys below this name at one revision. There may be at most `max`.
+/// Folders, and the most keys that each may have.
+const FOLDERS: [(&str, usize); 3] =
+    [("registry/targets/", TARGETS_MAX), ("registry/types/", TYPES_MAX), ("registry/exports/", TARGETS_MAX)];
+
+/// Reads of the first page of each folder, and of the default target.
+pub(super) fn first_reads(keys: &RegistryKeys, page: u32) -> Vec<TxnOperation> {
+    let folder = |(name, _)| RangeRequest { limit: Some(page), ..RangeRequest::prefix(keys.named(name)) };
+    let default = RangeRequest::key(keys.named("registry/default"));
+    FOLDERS.map(folder).into_iter().chain([default]).map(TxnOperation::Range).collect()
+}
+
+/// Reads the keys below this name that come after the first page, at one revision. There may be at most `max` of all.
 async fn entries(
     store: &dyn KeyValueStore,
     keys: &RegistryKeys,
-    name: &str,
+    (name, max): (&str, usize),
     revision: EtcdRevision,
-    max: usize,
+    first: RangeAnswer,
 ) -> Result<Vec<KeyValue>, ReadError> {
     let prefix = keys.named(name);
-    let KeyRange { mut start, end } = KeyRange::prefix(prefix.clone());
-    let (mut found, mut limit) = (Vec::new(), PAGE);
+    let end = KeyRange::prefix(prefix.clone()).end;
+    let (mut limit, mut found, mut has_more) = (PAGE, first.entries, first.has_more);
     loop {
-        let range = KeyRange { start: start.clone(), end: end.clone() };
+        if found.len() > max {
+            let problem = format!("there are more than {max} keys below {prefix}, expected at most {max}");
+            return Err(inconsistent(keys, &problem).into());
+        }
+        let Some(last) = found.last().filter(|_| has_more) else { return Ok(found) };
+        // The next key in the order of keys.
+        let range = KeyRange { start: [&last.key[..], b"\0"].concat().into(), end: end.clone() };
         let request = RangeRequest { limit: Some(limit), revision: Some(revision), ..RangeRequest::new(range) };
         let page = match store.range(&request).await {
             Err(EtcdError::TooLarge(_)) if limit > 1 => {
@@ -35,35 +55,27 @@ async fn entries(
             }
             page => page?,
         };
-        if let Some(last) = page.entries.last() {
-            // The next key in the order of keys.
-            start = [&last.key[..], b"\0"].concat().into();
-        }
-        let is_last = !page.has_more || page.entries.is_empty();
+        has_more = page.has_more && !page.entries.is_empty();
         found.extend(page.entries);
-        if found.len() > max {
-            let problem = format!("there are more than {max} keys below {prefix}, expected at most {max}");
-            return Err(inconsistent(keys, &problem).into());
-        }
-        if is_last {
-            break;
-        }
     }
-    Ok(found)
 }
 
-/// Reads targets and types at one revision, and checks that they are consistent. Returns them in the order of their
-/// creation.
+/// Reads targets and types at one revision, which begin with the answers to [`first_reads`], and checks that they are
+/// consistent. Returns them in the order of their creation.
 pub(super) async fn read(
     store: &dyn KeyValueStore,
     keys: &RegistryKeys,
     revision: EtcdRevision,
+    first: Vec<RangeAnswer>,
 ) -> Result<Vec<RegisteredTarget>, ReadError> {
-    let targets = entries(store, keys, "registry/targets/", revision, TARGETS_MAX).await?;
-    let types = entries(store, keys, "registry/types/", revision, TYPES_MAX).await?;
-    let exports = entries(store, keys, "registry/exports/", revision, TARGETS_MAX).await?;
-    let default = RangeRequest::key(keys.named("registry/default"));
-    let default = store.range(&RangeRequest { revision: Some(revision), ..default }).await?.entries;
+    let (mut first, mut folders) = (first.into_iter(), Vec::new());
+    for folder in FOLDERS {
+        folders.push(entries(store, keys, folder, revision, first.next().unwrap_or_default()).await?);
+    }
+    let Ok([targets, types, exports]) = <[_; FOLDERS.len()]>::try_from(folders) else {
+        return Err(EtcdError::Unexpected("a folder was not read".to_owned()).into());
+    };
+    let default = first.next().unwrap_or_default().entries;
     let mut types_of = BTreeMap::new();
     for entry in types {
         let decoded = document::decode_type(&entry.value).map_err(|error| invalid(&entry, &error))?;

@@ -80,15 +80,13 @@ fn hanging_after(answers: u32) -> (EtcdRegistry, SharedVersion) {
 
 #[tokio::test(start_paused = true)]
 async fn read_of_the_content_ends_in_time() {
-    let (registry, version) = hanging_after(5);
-    assert_eq!(registry.read().await, Ok(SharedContent { version, targets: Vec::new() }));
-    for answers in 0..5 {
-        let (registry, _) = hanging_after(answers);
-        let began = Instant::now();
-        let refused = registry.read().await.expect_err("no answer").to_string();
-        assert_eq!(refused, "the registry in etcd could not be read within 10 s", "after {answers} answers");
-        assert_eq!(began.elapsed(), CONTENT_TIMEOUT);
-    }
+    let (registry, version) = hanging_after(1);
+    assert_eq!(registry.read().await, Ok(SharedContent { version, targets: Vec::new() }), "one request");
+    let (registry, _) = hanging_after(0);
+    let began = Instant::now();
+    let refused = registry.read().await.expect_err("no answer").to_string();
+    assert_eq!(refused, "the registry in etcd could not be read within 60 s");
+    assert_eq!(began.elapsed(), CONTENT_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,13 +8,14 @@ use tempfile::TempDir;
 use super::fake::{FakeSharedRegistry, SharedFault};
 use super::join::FormerRegistry;
 use super::*;
+use crate::etcd::simulation::SimulatedCluster;
 use crate::model::Status;
 use crate::model::{Target, TargetId, TargetType};
 use crate::registry::contract::{own_mount, transition};
 use crate::registry::fixtures::{at, create, create_target, new_type, nfs, s3, scope};
 use crate::registry::rules::tests::properties::{change_of, operation};
 use crate::registry::sqlite::SqliteStore;
-use crate::registry::{Change, MemoryStore, Refusal, Registry, RegistryError, TargetChange};
+use crate::registry::{Change, EtcdRegistry, MemoryStore, Refusal, Registry, RegistryError, TargetChange};
 
 const INTERVAL: Duration = Duration::from_secs(20);
 
@@ -623,21 +624,63 @@ async fn interval_of_comparisons_grows_with_the_fleet() {
 
 #[test]
 fn waits_grow_with_failures_and_are_spread() {
-    for (failures, seconds) in [(0, 20), (1, 20), (2, 40), (3, 60), (1000, 60)] {
-        let (least, most) = (Duration::from_secs(seconds).mul_f64(0.79), Duration::from_secs(seconds).mul_f64(1.21));
-        let waits: Vec<Duration> = (0..100).map(|_| wait_after(INTERVAL, failures)).collect();
-        assert!(waits.iter().all(|wait| (least..most).contains(wait)), "{failures}: {waits:?}");
-        assert!(waits.iter().any(|wait| *wait != waits[0]));
+    let longest = FleetSize::default().stretched(RETRY_MAX);
+    for (failures, seconds) in [(0, 24), (1, 40), (2, 60), (1000, 60), (u32::MAX, 60)] {
+        let wait = |_| match failures {
+            0 => wait_after_success(INTERVAL),
+            _ => wait_after_failure(INTERVAL, failures, longest),
+        };
+        let waits: Vec<u128> = (0..100).map(wait).map(|wait| wait.as_millis()).collect();
+        assert!(waits.iter().all(|wait| (16_000..=seconds * 1_000).contains(wait)), "{failures}: {waits:?}");
+        let middle = (16_000 + seconds * 1_000) / 2;
+        assert!(waits.iter().any(|wait| *wait < middle) && waits.iter().any(|wait| *wait > middle), "{waits:?}");
     }
+    assert!(wait_after_failure(RETRY_MAX * 9, 9, longest) >= RETRY_MAX * 7, "a longer interval");
 }
 
-#[test]
-fn first_comparisons_of_nodes_with_a_copy_are_spread() {
-    for (interval, most) in [(INTERVAL, INTERVAL), (Duration::from_secs(3600), RETRY_MAX)] {
-        let waits: Vec<Duration> = (0..100).map(|_| first_wait(interval)).collect();
-        assert!(waits.iter().all(|wait| *wait <= most), "{waits:?}");
+/// Times until the first comparisons of 40 nodes that start together, while this number of nodes is counted after 20 ms.
+async fn first_waits(joined: bool, counted: u64) -> Vec<Duration> {
+    let shared = FakeSharedRegistry::new();
+    let waits = (0..40).map(|number| {
+        let shared = shared.clone();
+        async move {
+            let mut node = Node::start(&shared);
+            if joined {
+                create(&node.registry, nfs(&format!("nas:/{number}"))).await;
+                node = node.restart(&shared).await;
+            }
+            tokio::time::pause();
+            let began = Instant::now();
+            let waiting = async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                node.fleet_size.set(counted);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = waiting => {}
+                () = node.store.replica.wait_first() => {}
+            }
+            let wait = began.elapsed();
+            tokio::time::resume();
+            wait
+        }
+    });
+    let mut found = Vec::new();
+    for wait in waits {
+        found.push(wait.await);
+    }
+    found
+}
+
+#[tokio::test]
+async fn first_comparisons_of_nodes_that_start_together_are_spread() {
+    for (is_joined, counted, most) in [(true, 1, 20), (true, 10_000, 60), (false, 10_000, 40), (false, 100_000, 60)] {
+        let (waits, most) = (first_waits(is_joined, counted).await, Duration::from_secs(most));
+        assert!(waits.iter().all(|wait| *wait <= most + Duration::from_millis(2)), "{waits:?}");
         assert!(waits.iter().any(|wait| *wait < most / 2) && waits.iter().any(|wait| *wait > most / 2), "{waits:?}");
     }
+    let waits = first_waits(false, 10).await;
+    assert!(waits.iter().all(|wait| wait.as_millis().abs_diff(200) <= 2), "a small fleet does not wait: {waits:?}");
 }
 
 #[tokio::test]
@@ -653,6 +696,32 @@ async fn first_comparison_of_a_node_with_a_copy_is_not_made_at_the_start() {
     tokio::time::resume();
     create(&node.registry, nfs("nas:/b")).await;
     assert_eq!(node.exports(), ["nas:/a", "nas:/b"], "a change does not wait for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fleet_that_starts_together_reads_the_registry_of_a_slow_etcd() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    let start = |number| {
+        let shared = Arc::new(EtcdRegistry::new(cluster.client(number), "t"));
+        Arc::new(ReplicaStore::new(MemoryStore::copy(), shared, INTERVAL, FleetSize::default()))
+    };
+    create(&Registry::new(start(0)), nfs("nas:/a")).await;
+    // 20 requests a second, while the nodes do not know how many they are.
+    cluster.set_service_time(Duration::from_millis(50));
+    let nodes: Vec<_> = (1..=200).map(start).collect();
+    let following = nodes.iter().map(|node| {
+        let node = node.clone();
+        tokio::spawn(async move { node.follow().await })
+    });
+    let following: Vec<_> = following.collect();
+    let (began, before) = (Instant::now(), cluster.requests());
+    while !nodes.iter().all(|node| node.snapshot().targets().len() == 1) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(began.elapsed() < Duration::from_secs(120), "not all nodes have read the registry");
+    }
+    let (took, requests) = (began.elapsed().as_secs(), cluster.requests() - before);
+    assert!(requests < 200 * 6, "{requests} requests of 200 nodes in {took} s");
+    following.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 proptest! {
