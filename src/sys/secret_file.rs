@@ -106,7 +106,44 @@ pub fn is_unit_credential(path: &Path) -> bool {
 /// [`FileError`] when the file cannot be read.
 pub async fn read_with_exposure(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     let (bytes, mode) = read(path).await?;
-    Ok((bytes, others_may_read(path, mode) || mode & OTHERS_MAY_WRITE != 0))
+    Ok((bytes, is_exposed(path, mode)))
+}
+
+fn is_exposed(path: &Path, mode: u32) -> bool {
+    others_may_read(path, mode) || mode & OTHERS_MAY_WRITE != 0
+}
+
+/// A secret with its id, each from a file.
+pub struct SecretWithId {
+    /// The id.
+    pub id: Vec<u8>,
+    /// The secret.
+    pub secret: Vec<u8>,
+    /// Whether users other than its owner may read or change the file with the secret.
+    pub is_exposed: bool,
+}
+
+/// Reads the file of a secret and that of its id. If they are in the same directory, one thread reads both within the
+/// limit of one, because each call of a thread costs more than the read.
+///
+/// # Errors
+/// [`FileError`] when one of them cannot be read, or is not read in time.
+pub async fn read_secret_with_id(secret: &Path, id: &Path) -> Result<SecretWithId, FileError> {
+    // One that does not answer must not occupy a thread for each of the others.
+    if secret.parent() != id.parent() {
+        let id = read_public(id).await?;
+        let (secret, is_exposed) = read_with_exposure(secret).await?;
+        return Ok(SecretWithId { id, secret, is_exposed });
+    }
+    let paths = (id.to_owned(), secret.to_owned());
+    let reading = read_files(secret, READ_TIMEOUT, move || (read_whole(&paths.0), read_whole(&paths.1)));
+    let Some((read_id, read_secret)) = reading.await else {
+        let problem = format!("or {} was not read within {} s", id.display(), READ_TIMEOUT.as_secs());
+        return Err(wrong(secret, &problem));
+    };
+    let (id, _) = read_id.map_err(|error| unreadable(id, &error))?;
+    let (content, mode) = read_secret.map_err(|error| unreadable(secret, &error))?;
+    Ok(SecretWithId { id, secret: content, is_exposed: is_exposed(secret, mode) })
 }
 
 /// Whether the mode of a file lets others read it. systemd grants the unit's user access to a credential by an
@@ -151,11 +188,7 @@ async fn within_limit<T: Send + 'static>(
 ) -> Result<T, FileError> {
     let read = path.to_owned();
     match read_files(path, READ_TIMEOUT, move || reading(&read)).await {
-        Some(outcome) => outcome.map_err(|error| FileError {
-            is_absent: error.kind() == io::ErrorKind::NotFound,
-            is_denied: error.kind() == io::ErrorKind::PermissionDenied,
-            ..wrong(path, &format!("cannot be read: {error}"))
-        }),
+        Some(outcome) => outcome.map_err(|error| unreadable(path, &error)),
         None => Err(wrong(path, &format!("was not read within {} s", READ_TIMEOUT.as_secs()))),
     }
 }
@@ -177,6 +210,14 @@ fn read_whole(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     Ok((bytes, mode))
 }
 
+fn unreadable(path: &Path, error: &io::Error) -> FileError {
+    FileError {
+        is_absent: error.kind() == io::ErrorKind::NotFound,
+        is_denied: error.kind() == io::ErrorKind::PermissionDenied,
+        ..wrong(path, &format!("cannot be read: {error}"))
+    }
+}
+
 fn wrong(path: &Path, problem: &str) -> FileError {
     FileError { path: path.to_owned(), problem: problem.to_owned(), is_absent: false, is_denied: false }
 }
@@ -185,6 +226,26 @@ fn wrong(path: &Path, problem: &str) -> FileError {
 mod tests {
     use super::*;
     use secrecy::ExposeSecret;
+
+    #[tokio::test]
+    async fn secret_is_read_with_its_id_and_an_error_names_the_file() {
+        let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let secret = directories[0].path().join("secret");
+        for id in [directories[0].path().join("id"), directories[1].path().join("id")] {
+            std::fs::write(&secret, "one").expect("written");
+            let error = read_secret_with_id(&secret, &id).await.err().expect("no id");
+            assert!(error.is_absent && error.path == id, "{error}");
+            std::fs::write(&id, "two").expect("written");
+            for (mode, is_exposed) in [(0o600, false), (0o644, true)] {
+                std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).expect("set");
+                let read = read_secret_with_id(&secret, &id).await.expect("both");
+                assert_eq!((&*read.secret, &*read.id, read.is_exposed), (&b"one"[..], &b"two"[..], is_exposed));
+            }
+            std::fs::remove_file(&secret).expect("removed");
+            let error = read_secret_with_id(&secret, &id).await.err().expect("no secret");
+            assert!(error.is_absent && error.path == secret, "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn secret_is_trimmed_and_must_not_be_empty() {

@@ -19,7 +19,7 @@ use crate::model::cause::innermost_cause;
 use crate::model::settings::S3CredentialSource;
 use crate::model::{BucketSecret, END_ANNOUNCED_BEFORE};
 use crate::s3::failure::S3Failure;
-use crate::sys::secret_file::{FileError, read_public, read_with_exposure};
+use crate::sys::secret_file::{read_secret_with_id, read_with_exposure};
 
 /// Time before their expiry at which temporary credentials are renewed.
 pub const CREDENTIALS_RENEWED_BEFORE_END: Duration = Duration::from_secs(300);
@@ -127,13 +127,11 @@ pub(super) async fn load(
                 .map_err(|error| none(&format!("profile {name:?} of the AWS shared files provides none"), &error))
         }
         S3CredentialSource::Files { access_key_id, secret_access_key } => {
-            let key = value(access_key_id, read_public(access_key_id).await)?;
-            let (bytes, is_exposed) = read_with_exposure(secret_access_key)
-                .await
-                .map_or_else(|error| (Err(error), false), |(bytes, is_exposed)| (Ok(bytes), is_exposed));
-            let secret = value(secret_access_key, bytes)?;
+            let read = read_secret_with_id(secret_access_key, access_key_id).await;
+            let read = read.map_err(|error| S3Failure::NoCredentials(error.to_string()))?;
+            let (key, secret) = (value(access_key_id, read.id)?, value(secret_access_key, read.secret)?);
             let credentials = Credentials::new(key, secret, None, None, "files");
-            return Ok((credentials, is_exposed.then(|| secret_access_key.clone())));
+            return Ok((credentials, read.is_exposed.then(|| secret_access_key.clone())));
         }
     }?;
     // The environment has precedence over the shared file.
@@ -145,16 +143,12 @@ pub(super) async fn load(
 
 /// Returns the AWS shared credentials file if other users of this host may read or change it.
 async fn exposed_shared_file() -> Option<PathBuf> {
-    let path = match std::env::var_os("AWS_SHARED_CREDENTIALS_FILE") {
-        Some(path) => path.into(),
-        None => Path::new(&std::env::var_os("HOME")?).join(".aws/credentials"),
-    };
+    let path = shared_files::credentials_file()?;
     let (_, is_exposed) = read_with_exposure(&path).await.ok()?;
     is_exposed.then_some(path)
 }
 
-fn value(path: &Path, read: Result<Vec<u8>, FileError>) -> Result<String, S3Failure> {
-    let bytes = read.map_err(|error| S3Failure::NoCredentials(error.to_string()))?;
+fn value(path: &Path, bytes: Vec<u8>) -> Result<String, S3Failure> {
     let text = String::from_utf8(bytes).unwrap_or_default();
     let value = text.trim();
     if value.is_empty() || value.contains(char::is_whitespace) {
