@@ -103,7 +103,7 @@ impl NfsDriver {
     /// The kernel's id of the mount where the agent mounts, of any file system. `None` if nothing is mounted there.
     pub(super) fn mount_id(&self, settings: &AgentSettings) -> Option<u32> {
         self.mount_id_at(&match self.mode(settings) {
-            MountMode::Observe => settings.mounts.private_root.join(self.private_mount_point()),
+            MountMode::Observe => self.private_path(settings),
             MountMode::Kernel | MountMode::None => self.name.below(&settings.mounts.root),
         })
     }
@@ -137,6 +137,11 @@ impl NfsDriver {
         let mapped_export = mapped(&self.export, settings);
         let path = root.join(&relative);
         MountLocation { settings, mapped_export, options, root, relative, path, is_private: true }
+    }
+
+    /// The path of the private mount.
+    pub(super) fn private_path(&self, settings: &AgentSettings) -> PathBuf {
+        settings.mounts.private_root.join(self.private_mount_point())
     }
 
     /// Mount point of the private mount. A command does not use the one of the daemon, which unmounts it at any time.

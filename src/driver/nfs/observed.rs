@@ -68,11 +68,11 @@ impl NfsDriver {
 
     /// Unmounts the private mount, if there is one, and removes its mount point.
     pub(super) async fn end_private_mount(&mut self, settings: &AgentSettings) {
-        let private = self.private_location(settings);
-        let is_mounted = self.mount_id_at(&private.path).is_some();
+        let is_mounted = self.mount_id_at(&self.private_path(settings)).is_some();
         if !is_mounted && self.mode(settings) != MountMode::Observe {
             return;
         }
+        let private = self.private_location(settings);
         let unmounted = if is_mounted { self.unmount(&private).await } else { Ok(None) };
         let problem = match unmounted {
             Ok(remark) => join_remarks(remark.into_iter().chain(self.remove_mount_point(&private).await)),
