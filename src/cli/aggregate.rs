@@ -54,7 +54,9 @@ fn open(settings: &Settings) -> anyhow::Result<Option<Registry>> {
     );
     let store = runtime::block_on(super::fleet::connect(shared))??;
     // Aggregators are few, and not counted.
-    Ok(Some(registry::open_copy(shared, store, FleetSize::default())?))
+    let size = FleetSize::default();
+    size.set(1);
+    Ok(Some(registry::open_copy(shared, store, size)?))
 }
 
 /// Starts the agent that changes the registry.

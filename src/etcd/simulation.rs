@@ -75,8 +75,9 @@ struct State {
     is_full: bool,
     renews_ended_leases: bool,
     minority: BTreeMap<Bytes, KeyValue>,
-    /// Time that each request takes, one after another.
+    /// Time to serve one request. Requests are served one at a time.
     service_time: Duration,
+    /// When all requests so far are served.
     busy_until: Option<Instant>,
 }
 
@@ -161,7 +162,7 @@ impl SimulatedCluster {
         self.state().is_full = is_full;
     }
 
-    /// Sets the time that each request takes, one after another. A client that has given up is served too.
+    /// Sets the time to serve one request. Requests are served one at a time. A client that has given up is served too.
     pub fn set_service_time(&self, time: Duration) {
         self.state().service_time = time;
     }

@@ -215,7 +215,7 @@ impl Shared {
     }
 
     async fn run(self: Arc<Self>) {
-        let (mut renewals, mut replaced) = (0, None);
+        let (mut renewals_until_count, mut replaced) = (RENEWALS_BEFORE_COUNT, None);
         loop {
             let (at, action) = self.lease().next();
             sleep_until(at).await;
@@ -224,21 +224,21 @@ impl Shared {
                 LeaseAction::Register(lease) => self.register_and_note(lease, &mut replaced).await,
                 LeaseAction::Renew(lease) => {
                     let renewed = self.renew(lease).await;
-                    renewals += 1;
-                    let is_held = self.lease().held(Instant::now()) == Some(lease);
-                    // After the renewal, which must not wait for a slow etcd.
-                    if is_held && renewals % RENEWALS_BETWEEN_COUNTS == RENEWALS_BEFORE_COUNT {
-                        match self.needs_longer_ttl().await {
-                            Ok(true) => {
-                                replaced = Some(lease);
-                                self.lease().ended(Instant::now());
-                            }
-                            Ok(false) => {}
-                            // Counts again after the next renewal. Leases that are too short keep etcd slow.
-                            Err(_) => renewals -= 1,
+                    if renewed == Ok(true) {
+                        renewals_until_count = u32::saturating_sub(renewals_until_count, 1);
+                    }
+                    // A renewal does not wait for the count. If the count fails, the next renewal is followed by one.
+                    if renewed == Ok(true)
+                        && renewals_until_count == 0
+                        && let Ok(is_too_short) = self.needs_longer_ttl().await
+                    {
+                        renewals_until_count = RENEWALS_BETWEEN_COUNTS;
+                        if is_too_short {
+                            replaced = Some(lease);
+                            self.lease().ended(Instant::now());
                         }
                     }
-                    renewed
+                    renewed.map(drop)
                 }
             };
             if let Err(error) = &result {
@@ -349,17 +349,18 @@ impl Shared {
         ]
     }
 
-    async fn renew(&self, lease: LeaseId) -> Result<(), EtcdError> {
+    /// Renews the lease unless a probe is late. Returns whether etcd has renewed it, and the key of this node exists.
+    async fn renew(&self, lease: LeaseId) -> Result<bool, EtcdError> {
         if let Some(late) = (self.late_probe)() {
             self.lease().postpone(Instant::now(), random_fraction());
             self.publish(Some(format!("the lease is not renewed while a probe is late: {late}")));
-            return Ok(());
+            return Ok(false);
         }
         let asked = Instant::now();
         let Some(ttl) = self.store.keep_alive(lease).await? else {
             self.lease().ended(Instant::now());
             self.publish(Some("etcd has ended the lease".to_owned()));
-            return Ok(());
+            return Ok(false);
         };
         // Old releases of etcd renew a lease that they have revoked (fixed in 3.4.38 and 3.5.23).
         let is_registered = self.is_registered(lease).await? || self.is_registered_by_quorum(lease).await?;
@@ -367,7 +368,7 @@ impl Shared {
         if is_registered {
             self.publish(None);
         }
-        Ok(())
+        Ok(is_registered)
     }
 
     /// Whether a member says that the key of this node exists, mostly from its own state. The same request reads the

@@ -17,6 +17,7 @@ use super::rules::tests::properties::{change_of, operation};
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::etcd::FleetSize;
+use crate::etcd::simulation::SimulatedCluster;
 use crate::model::report::Finding;
 use crate::model::{
     CanaryLeftover, CanaryRecord, OwnMountId, Reason, Status, Target, TargetId, TargetType, Transition,
@@ -42,6 +43,16 @@ fn replica() -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = SqliteStore::open_copy(&directory.path().join("registry.db")).expect("created");
     let shared = Arc::new(FakeSharedRegistry::new());
+    let store = ReplicaStore::new(copy, shared, Duration::from_secs(20), FleetSize::default());
+    Fixture { store: Arc::new(store), _directory: Some(directory) }
+}
+
+/// A node whose registry is in etcd.
+fn etcd() -> Fixture {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = SqliteStore::open_copy(&directory.path().join("registry.db")).expect("created");
+    let cluster = Arc::new(SimulatedCluster::default());
+    let shared = Arc::new(EtcdRegistry::new(cluster.client(0), "cloud"));
     let store = ReplicaStore::new(copy, shared, Duration::from_secs(20), FleetSize::default());
     Fixture { store: Arc::new(store), _directory: Some(directory) }
 }
@@ -97,7 +108,7 @@ macro_rules! contract {
     )*};
 }
 
-contract!(memory sqlite replica);
+contract!(memory sqlite replica etcd);
 
 fn writes((target, first_type): (Target, TargetType)) -> Vec<Write> {
     vec![Write::PutTarget(target.into()), Write::PutType(first_type.into())]

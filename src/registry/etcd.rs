@@ -53,9 +53,9 @@ use keys::RegistryKeys;
 /// Largest number of operations of a transaction: the default limit of etcd.
 const OPERATIONS_MAX: usize = 128;
 
-/// Deadline of a read of the whole content. It leaves a slow etcd time for all pages, because a read that is given up
-/// has to begin anew. A change that waits for it has a deadline of its own.
-const CONTENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Deadline of a read of the whole content, which holds up changes. It leaves a slow etcd more time than one request
+/// has, because a read that is given up has to begin anew.
+const CONTENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Deadline of the reads that a change needs before its commit is sent.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -145,21 +145,18 @@ impl EtcdRegistry {
     }
 
     async fn content(&self) -> Result<SharedContent, ReadError> {
-        let mut page = content::PAGE;
+        let (mut page, state_reads) = (content::PAGE, self.state_reads(false));
         let answer = loop {
-            let mut reads = self.state_reads(false);
-            reads.extend(content::first_reads(&self.keys, page));
+            let first_reads = content::first_reads(&self.keys, page);
+            let reads = state_reads.iter().cloned().chain(first_reads).collect();
             match self.store.commit(&Txn { success: reads, ..Txn::default() }).await {
                 Err(EtcdError::TooLarge(_)) if page > 1 => page /= 2,
                 answer => break answer?,
             }
         };
         let state = self.state(&answer)?;
-        let first = answer.results.into_iter().skip(self.state_reads(false).len()).filter_map(|result| match result {
-            TxnResult::Range(found) => Some(found),
-            TxnResult::Put | TxnResult::Deleted(_) => None,
-        });
-        let targets = content::read(&*self.store, &self.keys, state.revision, first.collect()).await?;
+        let first = answer.results.into_iter().skip(state_reads.len());
+        let targets = content::read(&*self.store, &self.keys, state.revision, page, first).await?;
         self.set_known(state.version);
         Ok(SharedContent { version: state.version, targets })
     }

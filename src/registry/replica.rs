@@ -31,14 +31,18 @@ use super::shared::{CloudId, SeenVersion, SharedCommitError, SharedRegistry, Sha
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, CopyStore, SharedChangeError, StorageError, Store};
 use crate::etcd::{FleetSize, shortest_interval};
+use crate::model::request_id::during_current;
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition, random_fraction};
 
-/// Longest time between two comparisons while the shared registry is unavailable, unless the interval is longer. In a
-/// large fleet it is longer, as the interval.
+/// Longest time between two comparisons while the shared registry is unavailable, unless the interval is longer. It
+/// grows with the fleet, like the interval.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Time in which a node that joins learns how many nodes share etcd, and so for how long the first reads are spread.
+/// Time that a node that joins waits for its first count of the nodes.
 const COUNT_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Time over which the first comparisons are spread while the nodes are not counted yet.
+const UNCOUNTED_SPREAD: Duration = Duration::from_secs(3);
 
 /// Relative deviation of the time between two comparisons. It spreads the requests of all nodes.
 const JITTER: f64 = 0.2;
@@ -165,8 +169,8 @@ fn wait_after_success(interval: Duration) -> Duration {
     interval.mul_f64(1.0 + JITTER * (2.0 * random_fraction() - 1.0))
 }
 
-/// Returns the time to the next comparison after this number of failed ones. It is random between an interval and a
-/// limit that grows by an interval each time, up to `most`.
+/// Returns the time to the next comparison after this number of failed ones. It is random between most of an interval
+/// and a limit that grows by an interval each time, up to `most`.
 fn wait_after_failure(interval: Duration, failures: u32, most: Duration) -> Duration {
     let (least, most) = (interval.mul_f64(1.0 - JITTER), most.max(interval.mul_f64(1.0 + JITTER)));
     let limit = interval.saturating_mul(failures.saturating_add(1)).min(most);
@@ -191,19 +195,21 @@ impl Replica {
     }
 
     /// Waits before the first comparison, because many nodes may start at the same time. A change does not wait for it.
-    /// A node with a copy waits for up to an interval, and one without for less. Both count as soon as the number of
-    /// nodes is known.
+    /// A node with a copy waits for up to an interval, and one without for less. The wait grows when the node learns
+    /// how many nodes there are.
     async fn wait_first(&self) {
-        let (part, began, is_joined) = (random_fraction(), Instant::now(), self.status.borrow().is_joined);
+        let is_joined = self.status.borrow().is_joined;
+        if !is_joined && self.wait(COUNT_TIMEOUT).await {
+            return;
+        }
+        let (part, began) = (random_fraction(), Instant::now());
         loop {
-            let spread = match self.fleet_size.counted() {
-                _ if is_joined => self.interval(),
-                Some(nodes) => shortest_interval(nodes),
-                None => COUNT_TIMEOUT,
+            let (spread, step) = match self.fleet_size.counted() {
+                _ if is_joined => (self.interval(), RETRY_MAX),
+                Some(nodes) => (shortest_interval(nodes), RETRY_MAX),
+                None => (UNCOUNTED_SPREAD, COUNT_TIMEOUT),
             };
-            // Also without a random part, so that the number of nodes is known mostly.
-            let least = if is_joined { Duration::ZERO } else { COUNT_TIMEOUT };
-            let rest = spread.min(RETRY_MAX).mul_f64(part).max(least).saturating_sub(began.elapsed());
+            let rest = spread.min(RETRY_MAX).mul_f64(part).saturating_sub(began.elapsed()).min(step);
             if rest.is_zero() || self.wait(rest).await {
                 return;
             }
@@ -390,7 +396,7 @@ impl Store for ReplicaStore {
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
         let replica = self.replica.clone();
         // Finished even if the caller stops waiting, so that the copy does not miss it.
-        match tokio::spawn(async move { replica.commit(expected, writes).await }).await {
+        match tokio::spawn(during_current(async move { replica.commit(expected, writes).await })).await {
             Ok(outcome) => outcome,
             Err(error) => Err(StorageError::Failed(format!("the change was aborted: {error}")).into()),
         }

@@ -37,8 +37,8 @@
 //! | all leases had ended | the nodes are cut off until etcd has ended all leases. Until all are present, and until every target, claim and fact is there as before | 50 ms |
 //! | each verdict is written | what one would do otherwise: each node writes 20 verdicts of 700 bytes each 10 s | |
 //!
-//! `cargo bench --bench fleet -- start-3000` starts that number of nodes within three seconds, prints a line about them
-//! each 15 s, and the times until all are present, have all targets, and have leases that are long enough.
+//! `cargo bench --bench fleet -- start-3000` starts that number of nodes, 1,000 each second. It prints a line about them
+//! each 15 s, and then the times until all are present, have all targets, and have leases that are long enough.
 //!
 //! All parts print one table. The exit code is not zero when a goal is missed.
 

@@ -38,7 +38,7 @@ const WRITES_P99_MAX: Duration = Duration::from_millis(50);
 /// Time over which nodes at rest are measured: two intervals of renewals with 10,000 nodes.
 const REST_MEASURED: Duration = Duration::from_secs(180);
 
-/// Nodes that start each second before the measurements. Each sends about twelve requests: it counts the nodes, gets a
+/// Nodes that start each second before the measurements. Each sends about eight requests: it counts the nodes, gets a
 /// lease, registers, looks at the facts, and joins and reads the registry.
 const STARTS_PER_SECOND: u32 = 40;
 

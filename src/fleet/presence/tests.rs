@@ -295,6 +295,21 @@ async fn count_that_fails_is_repeated_after_the_next_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn node_with_a_late_probe_gets_no_longer_lease() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    let node = SimulatedNode::start(&cluster, 0, "a");
+    pass(1).await;
+    register_others(&cluster, 20_000).await;
+    node.is_late.store(true, Ordering::Relaxed);
+    // Longer than until the third renewal, and the spread and the time to live of the present lease.
+    pass(3 * 24 + 41 + 60).await;
+    assert!(!is_alive(&cluster, "a"));
+    node.is_late.store(false, Ordering::Relaxed);
+    pass(24 + 41).await;
+    assert!(is_alive(&cluster, "a"), "{:?}", node.status());
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_that_starts_while_a_fleet_grows_gets_a_longer_lease_soon() {
     let cluster = Arc::new(SimulatedCluster::default());
     register_others(&cluster, 1_800).await;

@@ -1,5 +1,7 @@
-//! Reading of the whole content at one revision, in pages. The first page of every folder is read by one transaction
-//! with the version of the registry, so mostly one request reads all: each request costs etcd about as much as 20 keys.
+//! Reading of the whole content at one revision, in pages.
+//!
+//! One transaction reads the version of the registry and the first page of every folder. So one request reads most
+//! registries. It costs etcd about as much as reading 20 more keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use super::keys::RegistryKeys;
 use super::{consistency, document};
 use crate::etcd::{
-    EtcdError, EtcdRevision, KeyRange, KeyValue, KeyValueStore, RangeAnswer, RangeRequest, TxnOperation,
+    EtcdError, EtcdRevision, KeyRange, KeyValue, KeyValueStore, RangeAnswer, RangeRequest, TxnOperation, TxnResult,
 };
 use crate::model::TargetType;
 use crate::registry::limits::{TARGETS_MAX, TYPES_MAX};
@@ -28,17 +30,19 @@ pub(super) fn first_reads(keys: &RegistryKeys, page: u32) -> Vec<TxnOperation> {
     FOLDERS.map(folder).into_iter().chain([default]).map(TxnOperation::Range).collect()
 }
 
-/// Reads the keys below this name that come after the first page, at one revision. There may be at most `max` of all.
+/// Reads the keys of a folder that come after the `first` page, at one revision, in pages of at most `limit` keys. Fails
+/// if the folder has more than `max` keys.
 async fn entries(
     store: &dyn KeyValueStore,
     keys: &RegistryKeys,
     (name, max): (&str, usize),
     revision: EtcdRevision,
+    mut limit: u32,
     first: RangeAnswer,
 ) -> Result<Vec<KeyValue>, ReadError> {
     let prefix = keys.named(name);
     let end = KeyRange::prefix(prefix.clone()).end;
-    let (mut limit, mut found, mut has_more) = (PAGE, first.entries, first.has_more);
+    let (mut found, mut has_more) = (first.entries, first.has_more);
     loop {
         if found.len() > max {
             let problem = format!("there are more than {max} keys below {prefix}, expected at most {max}");
@@ -60,22 +64,26 @@ async fn entries(
     }
 }
 
-/// Reads targets and types at one revision, which begin with the answers to [`first_reads`], and checks that they are
-/// consistent. Returns them in the order of their creation.
+/// Reads targets and types at one revision, and checks that they are consistent. `first` has the results of
+/// [`first_reads`] with pages of this size. Returns targets and types in the order of their creation.
 pub(super) async fn read(
     store: &dyn KeyValueStore,
     keys: &RegistryKeys,
     revision: EtcdRevision,
-    first: Vec<RangeAnswer>,
+    page: u32,
+    mut first: impl Iterator<Item = TxnResult>,
 ) -> Result<Vec<RegisteredTarget>, ReadError> {
-    let (mut first, mut folders) = (first.into_iter(), Vec::new());
-    for folder in FOLDERS {
-        folders.push(entries(store, keys, folder, revision, first.next().unwrap_or_default()).await?);
-    }
-    let Ok([targets, types, exports]) = <[_; FOLDERS.len()]>::try_from(folders) else {
-        return Err(EtcdError::Unexpected("a folder was not read".to_owned()).into());
+    let mut next = || match first.next() {
+        Some(TxnResult::Range(found)) => Ok(found),
+        // A folder that is taken for an empty one would delete all targets.
+        _ => Err(EtcdError::Unexpected("the answer does not have all folders".to_owned())),
     };
-    let default = first.next().unwrap_or_default().entries;
+    let [targets, types, exports] = FOLDERS;
+    let whole = |folder, first| entries(store, keys, folder, revision, page, first);
+    let targets = whole(targets, next()?).await?;
+    let types = whole(types, next()?).await?;
+    let exports = whole(exports, next()?).await?;
+    let default = next()?.entries;
     let mut types_of = BTreeMap::new();
     for entry in types {
         let decoded = document::decode_type(&entry.value).map_err(|error| invalid(&entry, &error))?;

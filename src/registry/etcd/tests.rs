@@ -85,7 +85,7 @@ async fn read_of_the_content_ends_in_time() {
     let (registry, _) = hanging_after(0);
     let began = Instant::now();
     let refused = registry.read().await.expect_err("no answer").to_string();
-    assert_eq!(refused, "the registry in etcd could not be read within 60 s");
+    assert_eq!(refused, "the registry in etcd could not be read within 20 s");
     assert_eq!(began.elapsed(), CONTENT_TIMEOUT);
 }
 
