@@ -45,7 +45,7 @@ use crate::model::report::{BucketFacts, KindFacts, RequestCount, Scope};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckName, MountName, Reason, S3Location, S3Target, TargetId};
 use crate::s3::{DefaultRetention, Versioning};
-use bucket_watch::{AskedBucket, BucketWatch, wait_after_news};
+use bucket_watch::{AskedBucket, BucketWatch, Rest, wait_after_news};
 use fleet_facts::WatchState;
 use input::{BucketSession, Input, rule_for};
 use node_checks::{NodeChecks, PathState};
@@ -115,29 +115,29 @@ impl S3Driver {
 
     /// Finds out which node watches the bucket. Returns whether that node found it other than this one did.
     fn look_at_watcher(&mut self, settings: &AgentSettings, depth: Depth) -> bool {
-        self.watch.set_watcher(None);
+        self.watch.set_rest(None);
         let Some(asked) = self.watch.latest().filter(|_| depth == Depth::Routine) else { return false };
-        match self.facts.fleet.watched(&asked.access_key_id, &asked.configuration, settings) {
-            WatchState::Unwatched => false,
-            WatchState::Changed => true,
-            WatchState::Available(watcher) => {
-                self.watch.set_watcher(Some(watcher));
-                false
-            }
-        }
+        let rest = match self.facts.fleet.watched(&asked.access_key_id, &asked.configuration, settings) {
+            WatchState::Changed => return true,
+            WatchState::Unwatched => None,
+            WatchState::OutOfTouch => Some(Rest::OutOfTouch),
+            WatchState::Available(watcher) => Some(Rest::Watched(watcher)),
+        };
+        self.watch.set_rest(rest);
+        false
     }
 
-    /// Verifies the path without a request, if another node watches the bucket and this one need not ask it now.
+    /// Verifies the path without a request, if this node need not ask the bucket now.
     async fn verify_path(
         &mut self,
         settings: &AgentSettings,
         log: &mut CheckLog,
     ) -> Option<(Option<Capacity>, BucketFacts)> {
         let Self { location, node, facts, watch, was_healthy, .. } = self;
-        let input = Input { is_watched: true, ..Input::new(location, settings, Depth::Routine) };
+        let input = Input { pace: watch.pace(), ..Input::new(location, settings, Depth::Routine) };
         let is_now = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
         let must_continue = is_now(node.canaries.removable_at()) || is_now(facts.proof_due());
-        if must_continue || watch.is_due(settings.probe.bucket_check_interval) {
+        if must_continue || watch.is_due(&settings.probe) {
             return None;
         }
         let identity = watch.latest()?.identity.clone();
@@ -145,7 +145,7 @@ impl S3Driver {
             PathState::Open => {
                 facts.fleet.renew(settings);
                 *was_healthy = true;
-                Some(watch.repeat(settings.probe.s3_interval, input.canary_interval(), log))
+                Some(watch.repeat(&settings.probe, input.canary_interval(), log))
             }
             PathState::Broken => {
                 watch.forget();
@@ -167,8 +167,7 @@ impl S3Driver {
         log: &mut CheckLog,
     ) -> (Option<Capacity>, BucketFacts) {
         let Self { location, immutable, node, facts, watch, was_healthy, .. } = self;
-        let is_watched = watch.watcher().is_some();
-        let input = Input { is_watched, ..Input::new(location, settings, depth) };
+        let input = Input { pace: watch.pace(), ..Input::new(location, settings, depth) };
         facts.begin_probe(input);
         // An immutable target needs more than writing.
         let canary_decides = !*immutable && node.canaries.writes(input);
@@ -276,8 +275,7 @@ impl Driver for S3Driver {
     }
 
     fn canary_interval(&self, settings: &AgentSettings) -> Option<Duration> {
-        let is_watched = self.watch.watcher().is_some();
-        let input = Input { is_watched, ..Input::new(&self.location, settings, Depth::Routine) };
+        let input = Input { pace: self.watch.pace(), ..Input::new(&self.location, settings, Depth::Routine) };
         (settings.s3_canary.enabled && !input.is_read_only()).then(|| input.canary_interval())
     }
 

@@ -9,11 +9,12 @@
 //! | holds the claim | any | find |
 //! | does not hold it | recent | use |
 //! | does not hold it | none, or too old | wait, at most [`WAIT_MAX`], and then find |
-//! | has no connection to the fleet | none, or too old | find |
+//! | has no connection to the fleet, or a target that the fleet does not have | none, or too old | find |
 //!
 //! Nodes with another access key or configuration have another [`FactKey`], and so a holder of their own.
 //!
-//! A driver does not wait for the state of a bucket: until another node watches the bucket, it asks the bucket itself.
+//! A driver does not wait for the state of a bucket. Until another node watches the bucket, it asks the bucket itself,
+//! and more rarely if the other nodes cannot be heard.
 //!
 //! Nodes that lose the connection together would all find a fact at the moment when it gets too old. So each begins at
 //! a random time in the second half of its age limit.
@@ -90,6 +91,15 @@ pub enum FactRole {
     Holder,
     /// There is no connection to the other nodes.
     Alone,
+    /// The registry that the nodes share does not have the target.
+    Unregistered,
+}
+
+impl FactRole {
+    /// Whether no other node will tell this one of a fact.
+    const fn has_no_other(self) -> bool {
+        matches!(self, Self::Alone | Self::Unregistered)
+    }
 }
 
 /// How a driver gets a fact.
@@ -188,10 +198,8 @@ impl FactBoard {
             return Turn::Find;
         }
         if let Some((fact, received)) = &entry.received {
-            let age_max = match entry.role {
-                FactRole::Alone => age_max.mul_f64(entry.age_part_alone),
-                _ => age_max,
-            };
+            let part = if entry.role.has_no_other() { entry.age_part_alone } else { 1.0 };
+            let age_max = age_max.mul_f64(part);
             if age(fact, *received, clock) < age_max {
                 (entry.waiting_since, entry.is_used) = (None, true);
                 return Turn::Use(fact.clone());
@@ -201,8 +209,11 @@ impl FactBoard {
             return Turn::Find;
         }
         let waiting_since = *entry.waiting_since.get_or_insert(now);
-        let is_alone = entry.role == FactRole::Alone;
-        if is_alone || now.saturating_duration_since(waiting_since) > WAIT_MAX { Turn::Find } else { Turn::Wait }
+        if entry.role.has_no_other() || now.saturating_duration_since(waiting_since) > WAIT_MAX {
+            Turn::Find
+        } else {
+            Turn::Wait
+        }
     }
 
     /// Notes that this node does not need the facts of a target any more, so that another node finds them.
@@ -298,6 +309,17 @@ impl FactBoard {
         let mut asked: Vec<_> = entries.iter().map(|(key, entry)| (key.clone(), now < entry.wanted_until)).collect();
         asked.sort_unstable();
         asked
+    }
+
+    /// Whether other nodes may find the same fact at the same time, because they cannot be heard: there is no connection
+    /// to them, or the one that found the fact has no news. This node does not find it for all.
+    #[must_use]
+    pub fn is_out_of_touch(&self, key: &FactKey) -> bool {
+        self.entries().get(key).is_some_and(|entry| match entry.role {
+            FactRole::Holder => false,
+            FactRole::Alone => true,
+            FactRole::Other | FactRole::Unregistered => entry.received.is_some(),
+        })
     }
 
     /// Whether a driver waits for a fact.

@@ -265,7 +265,8 @@ impl Exchange {
         for (key, known) in &self.facts {
             let role = match known.claim.held() {
                 Some(_) => FactRole::Holder,
-                None if is_alone || known.is_unregistered => FactRole::Alone,
+                None if known.is_unregistered && known.found.is_none() => FactRole::Unregistered,
+                None if is_alone => FactRole::Alone,
                 None => FactRole::Other,
             };
             self.board.set_role(key, role);

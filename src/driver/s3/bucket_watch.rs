@@ -3,14 +3,14 @@
 //! The node that holds the claim of the fact `bucket` asks the bucket at each interval, and shares whether it is
 //! available. While it is, the other nodes verify only their own path at each interval, with a connection and a TLS
 //! handshake. They ask the bucket itself at `[fleet] bucket_check_interval`, and write a canary each
-//! [`CANARY_INTERVAL`]. A report repeats what the node found itself and says when. So no node reports a bucket as
+//! [`CANARY_INTERVAL`](super::input::CANARY_INTERVAL). A report repeats what the node found itself and says when. So no node reports a bucket as
 //! available that it did not reach with its own credentials.
 //!
 //! | event | what this node does |
 //! |---|---|
 //! | the other node finds the bucket unavailable, or with another configuration | asks it at each interval, from now on |
-//! | the fact is older than two intervals and a look at it, or etcd does not answer for long | the same |
 //! | its own path, credentials or certificate authority fails or changes | the same, until a probe passes |
+//! | the fact is older than two intervals and a look at it, or etcd has not answered for three times to live | asks and writes at a tenth of the rate, because the other nodes may do the same |
 //! | its settings change, or a check is requested | asks once |
 //!
 //! The fact of another node never decides: it only makes this node ask, or lets it ask more rarely.
@@ -20,15 +20,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::fleet_facts::Watcher;
+use super::input::{Pace, TENTH};
 use crate::check::CheckLog;
 use crate::model::report::BucketFacts;
+use crate::model::settings::ProbeSettings;
 use crate::model::{Capacity, CheckName, CheckResult, Outcome, random_fraction};
 use crate::s3::aws::ClientIdentity;
-
-/// Shortest time between two canaries of a node, and between two reads of the configuration, while another node watches
-/// the bucket. Both together take 6 requests. So all requests of a fleet stay below 1.2 times those of one node and a
-/// HEAD of each node in 15 minutes.
-pub(super) const CANARY_INTERVAL: Duration = Duration::from_hours(24);
 
 /// Largest random delay of a question, as a part of its interval, so that nodes do not ask together. No question is
 /// early, so the number in an hour does not grow.
@@ -53,12 +50,30 @@ pub(super) struct AskedBucket {
     pub(super) facts: BucketFacts,
 }
 
+/// Why a node need not ask a bucket at each interval.
+pub(super) enum Rest {
+    /// Another node watches it.
+    Watched(Watcher),
+    /// The other nodes cannot be heard, and may ask as this one does.
+    OutOfTouch,
+}
+
+impl Rest {
+    /// Time between two questions.
+    fn interval(&self, settings: &ProbeSettings) -> Duration {
+        match self {
+            Self::Watched(_) => settings.bucket_check_interval,
+            Self::OutOfTouch => (settings.s3_interval * TENTH).min(settings.bucket_check_interval),
+        }
+    }
+}
+
 /// What one node knows of a bucket that another node may watch.
 #[derive(Default)]
 pub(super) struct BucketWatch {
     latest: Option<Latest>,
-    /// The node that watched the bucket at the latest probe.
-    watcher: Option<Watcher>,
+    /// Why this node need not ask at each interval, at the latest probe.
+    rest: Option<Rest>,
     /// Access key of the latest probe that passed.
     access_key_id: Option<String>,
 }
@@ -83,7 +98,7 @@ impl BucketWatch {
     /// Makes the next probe ask the bucket.
     pub(super) fn forget(&mut self) {
         self.latest = None;
-        self.watcher = None;
+        self.rest = None;
     }
 
     /// Access key of the latest probe that passed.
@@ -96,46 +111,61 @@ impl BucketWatch {
         self.latest.as_ref().map(|latest| &latest.asked)
     }
 
-    /// Sets the node that watches the bucket.
-    pub(super) fn set_watcher(&mut self, watcher: Option<Watcher>) {
-        self.watcher = watcher;
+    /// Sets why this node need not ask at each interval. `None` if it has to.
+    pub(super) fn set_rest(&mut self, rest: Option<Rest>) {
+        self.rest = rest;
+    }
+
+    /// How often this node writes to the bucket and reads its configuration.
+    pub(super) fn pace(&self) -> Pace {
+        match self.rest {
+            None => Pace::Full,
+            Some(Rest::OutOfTouch) => Pace::Tenth,
+            Some(Rest::Watched(_)) => Pace::Rare,
+        }
     }
 
     /// The node that watches the bucket.
     pub(super) fn watcher(&self) -> Option<&Watcher> {
-        self.watcher.as_ref()
+        match &self.rest {
+            Some(Rest::Watched(watcher)) => Some(watcher),
+            Some(Rest::OutOfTouch) | None => None,
+        }
     }
 
-    /// Whether this node asks the bucket in this probe. `interval` is the time between two questions.
-    pub(super) fn is_due(&self, interval: Duration) -> bool {
-        let is_recent = |latest: &Latest| latest.at.elapsed() < interval.mul_f64(1.0 + latest.later);
-        self.watcher.is_none() || !self.latest.as_ref().is_some_and(is_recent)
+    /// Whether this node asks the bucket in this probe.
+    pub(super) fn is_due(&self, settings: &ProbeSettings) -> bool {
+        let (Some(rest), Some(latest)) = (&self.rest, &self.latest) else { return true };
+        latest.at.elapsed() >= rest.interval(settings).mul_f64(1.0 + latest.later)
     }
 
-    /// Records in the log what this node found when it last asked. `interval` is the time between two probes, and
-    /// `canary_interval` that between two canaries.
+    /// Records in the log what this node found when it last asked. `canary_interval` is the time between two canaries.
     pub(super) fn repeat(
         &self,
-        interval: Duration,
+        settings: &ProbeSettings,
         canary_interval: Duration,
         log: &mut CheckLog,
     ) -> (Option<Capacity>, BucketFacts) {
-        let (Some(Latest { asked, asked_at, .. }), Some(watcher)) = (&self.latest, &self.watcher) else {
+        let (Some(Latest { asked, asked_at, .. }), Some(rest)) = (&self.latest, &self.rest) else {
             return (None, BucketFacts::default());
+        };
+        let why = match rest {
+            Rest::Watched(Watcher { fact }) => format!(
+                "the node {} asks every {} s, and found it available at {:.0}",
+                fact.node,
+                settings.s3_interval.as_secs(),
+                fact.observed_at
+            ),
+            Rest::OutOfTouch => format!(
+                "there is no recent news from the other nodes, so this one asks every {} s",
+                rest.interval(settings).as_secs()
+            ),
         };
         for result in &asked.checks {
             let before = result.detail.as_ref().map(|detail| format!("{detail}, ")).unwrap_or_default();
             let (outcome, detail) = match result.check {
                 CheckName::Reachable | CheckName::InUse => continue,
-                CheckName::Bucket => (
-                    Outcome::Skipped,
-                    Some(format!(
-                        "asked by this node at {asked_at:.0}; the node {} asks every {} s, and found it available at {:.0}",
-                        watcher.fact.node,
-                        interval.as_secs(),
-                        watcher.fact.observed_at
-                    )),
-                ),
+                CheckName::Bucket => (Outcome::Skipped, Some(format!("asked by this node at {asked_at:.0}; {why}"))),
                 CheckName::WriteCanary if result.outcome == Outcome::Passed => (
                     Outcome::Skipped,
                     Some(format!(
@@ -150,7 +180,7 @@ impl BucketWatch {
             repeated.detail = detail;
             log.repeat(repeated);
         }
-        let (at, node) = (Some(*asked_at), Some(watcher.fact.node.clone()));
+        let (at, node) = (Some(*asked_at), self.watcher().map(|watcher| watcher.fact.node.clone()));
         (asked.capacity, BucketFacts { asked_at: at, watched_by: node, ..asked.facts.clone() })
     }
 }

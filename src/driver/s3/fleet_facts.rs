@@ -44,6 +44,8 @@ pub(super) enum FactSource<T> {
 pub(super) enum WatchState {
     /// No other node watches it.
     Unwatched,
+    /// The other nodes cannot be heard: etcd is away, or the node that watched the bucket has no news.
+    OutOfTouch,
     /// It is available, and its configuration is the one that this node knows.
     Available(Watcher),
     /// It is unavailable, or its configuration differs from the one that this node knows.
@@ -97,7 +99,7 @@ impl SharedBucketFacts {
     /// Returns how this node gets the verdict about the lock.
     pub(super) fn lock_proof(&self, basis: &Basis, settings: &AgentSettings) -> FactSource<LockProof> {
         let age_max = basis.settings.interval * COUNTS_FOR_INTERVALS;
-        self.source(self.key_of_lock(basis), age_max, settings, |fact| {
+        self.source(&self.key_of_lock(basis), age_max, settings, |fact| {
             let StoredLockProof { verdict, why } = serde_json::from_str(&fact.value).ok()?;
             let (verdict, proved_at) = (LockVerdict::parse(&verdict)?, fact.observed_at);
             Some(LockProof { verdict, why, proved_at, node: Some(fact.node.clone()) })
@@ -115,7 +117,7 @@ impl SharedBucketFacts {
     pub(super) fn usage_listing(&self, access_key_id: &str, settings: &AgentSettings) -> FactSource<UsageListing> {
         // A run may last for several intervals.
         let age_max = settings.s3_listing.interval * 4;
-        self.source(self.key_of_count(access_key_id), age_max, settings, |fact| {
+        self.source(&self.key_of_count(access_key_id), age_max, settings, |fact| {
             let StoredCount { pages, versions, delete_markers, bytes, counts_versions, began_at } =
                 serde_json::from_str(&fact.value).ok()?;
             let tally = UsageTally { pages, versions, delete_markers, bytes, counts_versions };
@@ -137,13 +139,15 @@ impl SharedBucketFacts {
         let Some(board) = self.board() else { return WatchState::Unwatched };
         // A fact is renewed at each probe of its node, and read here some time later.
         let age_max = settings.probe.s3_interval * WATCHED_FOR_INTERVALS + board.pace().look_interval;
-        let source = self.source(self.key_of_bucket(access_key_id), age_max, settings, |fact| {
+        let key = self.key_of_bucket(access_key_id);
+        let source = self.source(&key, age_max, settings, |fact| {
             let stored: StoredBucket = serde_json::from_str(&fact.value).ok()?;
             let is_available = stored.reason.is_none() && stored.configuration == configuration;
             Some(if is_available { WatchState::Available(Watcher { fact: fact.clone() }) } else { WatchState::Changed })
         });
         match source {
             FactSource::Use(watched) => watched,
+            FactSource::Find | FactSource::Wait if board.is_out_of_touch(&key) => WatchState::OutOfTouch,
             FactSource::Find | FactSource::Wait => WatchState::Unwatched,
         }
     }
@@ -172,14 +176,14 @@ impl SharedBucketFacts {
 
     fn source<T>(
         &self,
-        key: FactKey,
+        key: &FactKey,
         age_max: Duration,
         settings: &AgentSettings,
         decode: impl FnOnce(&SharedFact) -> Option<T>,
     ) -> FactSource<T> {
         let Some(board) = self.board() else { return FactSource::Find };
         let wanted_for = settings.probe.s3_interval * WANTED_FOR_INTERVALS;
-        match board.turn(FactQuestion { key: &key, age_max, wanted_for }) {
+        match board.turn(FactQuestion { key, age_max, wanted_for }) {
             Turn::Find => FactSource::Find,
             Turn::Wait => FactSource::Wait,
             // A fact of a newer release may not be understood.

@@ -2,11 +2,40 @@
 
 use std::time::Duration;
 
-use super::bucket_watch::CANARY_INTERVAL;
 use crate::check::canary::{CanaryNames, ServiceClock};
 use crate::driver::driver_trait::Depth;
 use crate::model::S3Location;
 use crate::model::settings::{AgentSettings, S3AccessRule};
+
+/// Shortest time between two canaries of a node, and between two reads of the configuration, while another node watches
+/// the bucket. Both together take 6 requests. So all requests of a fleet stay below 1.2 times those of one node and a
+/// HEAD of each node in 15 minutes.
+pub(super) const CANARY_INTERVAL: Duration = Duration::from_hours(24);
+
+/// How many times as long the intervals are while the other nodes cannot be heard.
+pub(super) const TENTH: u32 = 10;
+
+/// How often this node writes to a bucket and reads its configuration, beside the other nodes of its fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// At the intervals of the settings.
+    Full,
+    /// At a tenth of this rate, because the other nodes cannot be heard and may do the same.
+    Tenth,
+    /// Each [`CANARY_INTERVAL`], because another node watches the bucket.
+    Rare,
+}
+
+impl Pace {
+    /// Returns the interval for one of the settings.
+    fn stretched(self, interval: Duration) -> Duration {
+        match self {
+            Self::Full => interval,
+            Self::Tenth => interval.saturating_mul(TENTH).min(interval.max(CANARY_INTERVAL)),
+            Self::Rare => interval.max(CANARY_INTERVAL),
+        }
+    }
+}
 
 /// Input of one probe.
 #[derive(Clone, Copy)]
@@ -16,27 +45,22 @@ pub(super) struct Input<'a> {
     /// First access rule whose pattern matches the bucket.
     pub(super) rule: Option<&'a S3AccessRule>,
     pub(super) depth: Depth,
-    /// Whether another node of the fleet watches the bucket, so that this one asks more rarely.
-    pub(super) is_watched: bool,
+    pub(super) pace: Pace,
 }
 
 impl<'a> Input<'a> {
     pub(super) fn new(location: &'a S3Location, settings: &'a AgentSettings, depth: Depth) -> Self {
-        Self { location, settings, rule: rule_for(location, settings), depth, is_watched: false }
+        Self { location, settings, rule: rule_for(location, settings), depth, pace: Pace::Full }
     }
 
     /// Time between two canaries.
     pub(super) fn canary_interval(&self) -> Duration {
-        self.settings.s3_canary.interval.max(self.interval_min())
+        self.pace.stretched(self.settings.s3_canary.interval)
     }
 
     /// Time for which the configuration of the bucket is kept.
     pub(super) fn configuration_interval(&self) -> Duration {
-        self.settings.probe.s3_facts_interval.max(self.interval_min())
-    }
-
-    fn interval_min(&self) -> Duration {
-        if self.is_watched { CANARY_INTERVAL } else { Duration::ZERO }
+        self.pace.stretched(self.settings.probe.s3_facts_interval)
     }
 
     pub(super) fn is_read_only(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use super::canaries::Canaries;
 use super::configuration::Configuration;
+use super::input::Pace;
 use super::node_checks::NodeChecks;
 use super::*;
 use crate::check::canary::CanaryNames;
@@ -82,13 +83,29 @@ async fn canary_of_a_bucket_that_another_node_watches_is_due_later() {
     let (location, mut settings) = (location(), settings());
     settings.s3_canary.interval = Duration::ZERO;
     let input = Input::new(&location, &settings, Depth::Routine);
-    let watched = Input { is_watched: true, ..input };
+    let watched = Input { pace: Pace::Rare, ..input };
     let mut canaries = Canaries::default();
     let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
     canaries.write_if_due(&session(FakeObjects::default()), watched, &configuration(None), None, false, &mut log).await;
     assert_eq!(log.finish()[0].outcome, Outcome::Passed);
     // As soon as nobody watches the bucket, or reports trouble with it, the canary of this node decides again.
     assert!(!canaries.is_due(watched) && canaries.is_due(input));
+}
+
+#[test]
+fn intervals_grow_with_the_pace_and_are_never_shorter_than_the_setting() {
+    let (location, mut settings) = (location(), settings());
+    let minute = Duration::from_secs(60);
+    for (set, tenth, rare) in [(5, 50, 1440), (1000, 1440, 1440), (2000, 2000, 2000)] {
+        settings.s3_canary.interval = set * minute;
+        settings.probe.s3_facts_interval = set * minute;
+        let input = Input::new(&location, &settings, Depth::Routine);
+        for (pace, expected) in [(Pace::Full, set), (Pace::Tenth, tenth), (Pace::Rare, rare)] {
+            let input = Input { pace, ..input };
+            assert_eq!(input.canary_interval(), expected * minute, "{pace:?}");
+            assert_eq!(input.configuration_interval(), expected * minute, "{pace:?}");
+        }
+    }
 }
 
 #[tokio::test]

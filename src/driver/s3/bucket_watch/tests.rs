@@ -275,7 +275,7 @@ async fn path_that_breaks_is_noticed_at_once_whatever_the_holder_says() {
 }
 
 #[tokio::test]
-async fn node_asks_at_each_interval_when_fact_is_old_or_configuration_differs() {
+async fn node_reads_the_configuration_when_another_node_found_another_one() {
     let (service, mut nodes) = start(RARELY).await;
     service.set(BucketState::Versioned);
     // The holder reads the configuration when a check is requested.
@@ -286,21 +286,84 @@ async fn node_asks_at_each_interval_when_fact_is_old_or_configuration_differs() 
     let probe = nodes[1].probe().await;
     let facts = probe.facts.as_ref().and_then(|facts| facts.bucket()).expect("a bucket");
     assert_eq!((facts.versioning, heads_of(&service.take(), 1)), (Some(true), 1));
+}
 
-    nodes[2].probe().await;
-    service.take();
-    nodes[2].probe().await;
-    assert_eq!(heads_of(&service.take(), 2), 0);
+/// Lets the fact that all nodes know get old.
+fn make_fact_old(nodes: &[SharingNode]) {
+    let key = nodes[0].key().expect("a key");
+    let fact = nodes[0].board.found(&key).expect("a fact");
+    for node in &nodes[1..] {
+        let observed_at = Timestamp::now() - 4 * INTERVAL;
+        let key = node.key().expect("a key");
+        node.board.receive(&key, SharedFact { node: "n0".to_owned(), observed_at, ..fact.clone() });
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_hear_no_other_one_ask_and_write_at_a_tenth_of_the_rate() {
+    let (service, mut nodes) = start(RARELY).await;
     nodes[0].probe().await;
-    let fact = nodes[0].key().and_then(|key| nodes[0].board.found(&key)).expect("a fact");
-    let old = SharedFact { node: "n0".to_owned(), observed_at: Timestamp::now() - 4 * INTERVAL, ..fact };
-    let key = nodes[2].key().expect("a key");
-    nodes[2].board.receive(&key, old);
+    make_fact_old(&nodes);
+    // Without etcd, and with an etcd in which nobody watches the bucket.
+    let key = nodes[1].key().expect("a key");
+    nodes[1].board.set_role(&key, FactRole::Alone);
+    service.take();
+    for node in &mut nodes[1..3] {
+        node.settings.probe.s3_interval = MINUTE;
+        // A fact stays old in these minutes.
+        node.board.set_pace(FleetPace { nodes: NODES as u64, look_interval: Duration::ZERO });
+    }
+    let (began, mut probes) = (Instant::now(), [0, 0]);
+    while began.elapsed() < 60 * MINUTE {
+        for (node, probes) in nodes[1..3].iter_mut().zip(&mut probes) {
+            let probe = node.probe().await;
+            assert_eq!(status(&probe), Status::Available);
+            let facts = probe.facts.as_ref().and_then(|facts| facts.bucket()).expect("a bucket");
+            assert!(facts.asked_at.is_some() && facts.watched_by.is_none(), "{facts:?}");
+            let result = probe.checks.iter().find(|result| result.check == CheckName::Bucket).expect("the check");
+            if result.outcome == Outcome::Skipped {
+                let detail = result.detail.as_deref().unwrap_or_default();
+                assert!(detail.starts_with("asked by this node at ") && detail.contains("no recent news"), "{detail}");
+            }
+            *probes += 1;
+        }
+        tokio::time::sleep(MINUTE).await;
+    }
+    let requests = service.take();
+    let most = (began.elapsed().as_secs_f64() / (10 * MINUTE).as_secs_f64()).ceil() as usize;
+    for (number, probes) in [1, 2].into_iter().zip(probes) {
+        let asked = heads_of(&requests, number);
+        assert!((2..=most).contains(&asked), "{number}: {asked} questions in {probes} probes, at most {most}");
+    }
+
+    // The next question shows that the bucket is gone. From then on, the node asks at each interval.
+    service.set(BucketState::Deleted);
+    let began = Instant::now();
+    while failure(&nodes[1].probe().await).is_none() {
+        assert!(began.elapsed() < INTERVAL, "it is never asked");
+        tokio::time::sleep(MINUTE).await;
+    }
     service.take();
     for _ in 0..3 {
-        nodes[2].probe().await;
+        assert_eq!(failure(&nodes[1].probe().await), Some(Reason::BucketNotFound));
     }
-    assert_eq!(heads_of(&service.take(), 2), 3);
+    assert!(heads_of(&service.take(), 1) >= 3);
+}
+
+#[tokio::test]
+async fn target_that_the_fleet_does_not_have_is_asked_at_each_interval() {
+    let service = CountingService::start().await;
+    let mut node = SharingNode::new(&service, 0, RARELY);
+    node.probe().await;
+    let key = node.key().expect("a key");
+    for (role, expected) in [(FactRole::Unregistered, 3), (FactRole::Other, 3), (FactRole::Alone, 0)] {
+        node.board.set_role(&key, role);
+        service.take();
+        for _ in 0..3 {
+            node.probe().await;
+        }
+        assert_eq!(heads_of(&service.take(), 0), expected, "{role:?}");
+    }
 }
 
 #[tokio::test]
