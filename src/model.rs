@@ -8,6 +8,7 @@
 //! - the visibility of target types ([`caller`]),
 //! - the nodes on which a target is expected ([`node_scope`]),
 //! - the content of a secret with credentials ([`bucket_secret`]),
+//! - the id of a request, in its log lines ([`request_id`]),
 //! - the canary file ([`canary_file`]), and the record of canary objects ([`canary_record`]),
 //! - the settings of the agent ([`settings`]).
 
@@ -37,6 +38,7 @@ pub mod reason;
 pub mod registry_url;
 pub mod remedy;
 pub mod report;
+pub mod request_id;
 pub mod secret_ref;
 pub mod settings;
 pub mod tally;
@@ -64,6 +66,7 @@ pub use project::{ProjectId, TypeProject};
 pub use reason::Reason;
 pub use registry_url::RegistryUrl;
 pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Scope, Status, Verdict};
+pub use request_id::RequestId;
 pub use tally::{Histogram, Observed, Tally};
 pub use target::{Target, TargetId};
 // All of it, so that a new kind does not change this file.

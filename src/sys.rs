@@ -11,8 +11,7 @@
 //! In the rest of the crate, `.clippy.toml` bans functions that would bypass them. Other parts of the host that cannot
 //! block the agent are here too:
 //!
-//! - the service manager ([`systemd`]), the log queue ([`log_queue`]), the journal ([`journal`]) and the ids of requests
-//!   in log lines ([`request_id`]),
+//! - the service manager ([`systemd`]), the log queue ([`log_queue`]) and the journal ([`journal`]),
 //! - facts about this node ([`node`]), the clock ([`clock`]), and groups ([`group`]),
 //! - the permissions of a process ([`ProcessRights`]), and the malloc heap ([`heap`]),
 //! - holders of locks ([`file_lock`]), name resolution ([`resolve`]), reads of files ([`file_read`]), files with
@@ -32,7 +31,6 @@ mod mount_right;
 pub mod mount_stats;
 pub mod mount_table;
 pub mod node;
-pub mod request_id;
 pub mod resolve;
 pub mod secret_file;
 mod selinux;
@@ -51,5 +49,4 @@ pub use mount_table::{
     SWEEP_INTERVAL, Sight,
 };
 pub use node::NodeFacts;
-pub use request_id::RequestId;
 pub use worker::{CallError, Lane, Permits, Request, Response, WorkerFault, WorkerPool, WorkerPoolSettings};

@@ -16,10 +16,10 @@ use super::shared::Shared;
 use super::statistics::ProbeStatistics;
 use super::view::View;
 use crate::driver::{Host, PoolStats};
+use crate::model::request_id::during_current;
 use crate::model::settings::AgentSettings;
 use crate::model::{LabeledNode, TargetId, TargetTypeId};
 use crate::registry::{Change, Registry, ReplicaStatus, Snapshot, WriteResult};
-use crate::sys::request_id::during_current;
 
 /// Version of this agent, which new targets and types record.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -18,7 +18,7 @@ use super::auth::Auth;
 use super::listen::{Peer, RequestHandler};
 use super::metrics::{Metrics, RequestStart};
 use super::{answer_memory, limits, prefix};
-use crate::sys::RequestId;
+use crate::model::RequestId;
 
 /// Header of the request id, which OpenStack clients log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-compute-request-id");
@@ -38,8 +38,9 @@ impl RequestHandler for Service {
     async fn answer(&self, peer: Peer, request: Request) -> Response {
         let id = RequestId::random();
         let mut response = id.during(self.admit(peer, prefix::strip(request))).await;
-        let value = HeaderValue::try_from(id.to_string()).unwrap_or(HeaderValue::from_static("req-"));
-        response.headers_mut().insert(REQUEST_ID, value);
+        if let Ok(value) = HeaderValue::try_from(id.to_string()) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
         response
     }
 }

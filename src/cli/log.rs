@@ -21,7 +21,8 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::sys::{LogFormat, LogQueue, RequestId};
+use crate::model::RequestId;
+use crate::sys::{LogFormat, LogQueue};
 
 /// Environment variable with the log filter, in the syntax of `tracing`'s `EnvFilter`: `debug`, or
 /// `info,targetwatch::agent=debug`.

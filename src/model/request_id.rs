@@ -8,7 +8,7 @@ use std::fmt;
 use uuid::Uuid;
 
 tokio::task_local! {
-    static CURRENT: RequestId;
+    static CURRENT: Option<RequestId>;
 }
 
 /// The id of a request.
@@ -25,24 +25,18 @@ impl RequestId {
     /// Returns the id of the request that is answered now.
     #[must_use]
     pub fn current() -> Option<Self> {
-        CURRENT.try_with(|id| *id).ok()
+        CURRENT.try_with(|id| *id).ok().flatten()
     }
 
-    /// Does work for this request.
+    /// Runs work with this id.
     pub fn during<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
-        CURRENT.scope(self, work)
+        CURRENT.scope(Some(self), work)
     }
 }
 
-/// Does work for the request that is answered now, if there is one, also in a task of its own.
+/// Runs work with the id of the request that is answered now, also if it is spawned.
 pub fn during_current<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    let current = RequestId::current();
-    async move {
-        match current {
-            Some(id) => id.during(work).await,
-            None => work.await,
-        }
-    }
+    CURRENT.scope(RequestId::current(), work)
 }
 
 impl fmt::Display for RequestId {

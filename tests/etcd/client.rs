@@ -103,21 +103,9 @@ async fn compacted_revision_and_full_database_have_their_errors() {
     let old = RangeRequest { revision: Some(revision), ..RangeRequest::key("/a") };
     assert_eq!(client.range(&old).await, Err(EtcdError::Compacted));
 
-    let large = "x".repeat(1 << 20);
-    let mut error = None;
-    for n in 0..8 {
-        error = client.commit(&put(&format!("/large/{n}"), &large)).await.err();
-        if error.is_some() {
-            break;
-        }
-    }
-    assert_eq!(error, Some(EtcdError::NoSpace));
+    cluster.fill().await;
     client.range(&RangeRequest::key("/a")).await.expect("reads go on");
-    let newest = client.range(&RangeRequest::key("/a")).await.expect("answered").header.revision;
-    cluster.etcdctl(0, &["del", "--prefix", "/large"]);
-    cluster.etcdctl(0, &["compaction", &(newest.0 + 1).to_string()]);
-    cluster.etcdctl(0, &["defrag"]);
-    cluster.etcdctl(0, &["alarm", "disarm"]);
+    cluster.make_room().await;
     client.commit(&put("/a", "3")).await.expect("made after the alarm is disarmed");
     let too_large = client.commit(&put("/a", &"x".repeat(2 << 20))).await;
     assert!(matches!(too_large, Err(EtcdError::TooLarge(_))), "{too_large:?}");

@@ -11,7 +11,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use secrecy::SecretString;
-use targetwatch::etcd::{EtcdClient, EtcdSettings, KeyValueStore as _, RangeRequest};
+use targetwatch::etcd::{EtcdClient, EtcdError, EtcdSettings, KeyValueStore as _, RangeRequest, Txn, TxnOperation};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -175,6 +175,30 @@ impl EtcdCluster {
         let text = String::from_utf8(text).expect("text");
         assert!(output.status.success(), "etcdctl {arguments:?}: {text}");
         text
+    }
+
+    /// Writes until the database of a single member with a small quota is full.
+    pub async fn fill(&self) {
+        let (client, large) = (self.client().await, "x".repeat(1 << 20));
+        let write = |number: usize| {
+            let write = TxnOperation::put(format!("/large/{number}"), large.clone());
+            Txn { success: vec![write], ..Txn::default() }
+        };
+        let mut error = None;
+        for number in 0..8 {
+            error = error.or(client.commit(&write(number)).await.err());
+        }
+        assert_eq!(error, Some(EtcdError::NoSpace));
+    }
+
+    /// Removes what filled the database, and disarms the alarm.
+    pub async fn make_room(&self) {
+        self.etcdctl(0, &["del", "--prefix", "/large"]);
+        let newest = self.client().await.range(&RangeRequest::key("/large/0")).await.expect("answered");
+        // Otherwise the space may become free after the defragmentation.
+        self.etcdctl(0, &["compaction", "--physical=true", &newest.header.revision.0.to_string()]);
+        self.etcdctl(0, &["defrag"]);
+        self.etcdctl(0, &["alarm", "disarm"]);
     }
 
     fn status(&self, member: usize) -> serde_json::Value {

@@ -69,6 +69,23 @@ async fn agents_survive_dead_and_stopped_members() {
 }
 
 #[tokio::test]
+async fn agents_go_on_while_etcd_has_no_space() {
+    let etcd = EtcdCluster::start(1, &["--quota-backend-bytes=2000000"]).await;
+    let (first, mut second) = (Node::start(&etcd.urls).await, Node::start(&etcd.urls).await);
+    first.create("127.0.0.1:/a").await;
+    wait_until_equal(&[&first, &second], &["127.0.0.1:/a"]).await;
+    etcd.fill().await;
+    let refused = first.refuses_changes().await;
+    assert!(refused.contains("NOSPACE"), "{refused}");
+    second.restart_killed().await;
+    wait_until_equal(&[&first, &second], &["127.0.0.1:/a"]).await;
+    etcd.make_room().await;
+    create_stubbornly(&second, "127.0.0.1:/b").await;
+    create_stubbornly(&first, "127.0.0.1:/c").await;
+    wait_until_equal(&[&first, &second], &["127.0.0.1:/a", "127.0.0.1:/b", "127.0.0.1:/c"]).await;
+}
+
+#[tokio::test]
 async fn paused_agent_and_node_that_was_away_find_the_present_state() {
     let etcd = EtcdCluster::start(1, &[]).await;
     let (paused, mut away) = (Node::start(&etcd.urls).await, Node::start(&etcd.urls).await);

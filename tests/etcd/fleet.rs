@@ -1,5 +1,6 @@
 //! Agents that share a registry in etcd, and what must be true of them in every failure.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -25,8 +26,10 @@ pub struct Node {
 
 /// The workspace of an agent whose registry is in etcd.
 pub fn workspace(urls: &[String]) -> Workspace {
-    let workspace = Workspace::new();
-    use_etcd(&workspace, urls, "");
+    static NODES: AtomicU32 = AtomicU32::new(0);
+    let (workspace, number) = (Workspace::new(), NODES.fetch_add(1, Ordering::Relaxed));
+    // The agents of one host would otherwise have one name.
+    use_etcd(&workspace, urls, &format!("[fleet]\nnode = \"node-{number}\"\n"));
     workspace
 }
 

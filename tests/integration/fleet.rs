@@ -180,6 +180,15 @@ async fn aggregator_with_a_policy_and_pages() {
     assert!(states.contains(&json!("available")) && states.contains(&json!("missing")), "{nodes:#}");
     let missing = fleet.get(&format!("/backup_targets/{id}/nodes?state=missing&limit=5")).await;
     assert_eq!(missing["nodes"].as_array().map(Vec::len), Some(1), "{missing:#}");
+    let page = fleet.get(&format!("/backup_targets/{id}/nodes?limit=1")).await;
+    let marker = page["nodes"][0]["node"].as_str().expect("a name").to_owned();
+    let rest = fleet.get(&format!("/backup_targets/{id}/nodes?marker={marker}")).await;
+    // The times change with each poll.
+    let states = |nodes: &Value| -> Vec<(Value, Value)> {
+        let state = |node: &Value| (node["node"].clone(), node["state"].clone());
+        nodes["nodes"].as_array().expect("a list").iter().map(state).collect()
+    };
+    assert_eq!([states(&page), states(&rest)].concat(), states(&nodes), "{rest:#}");
     let first = fleet.get("/backup_targets?limit=1").await;
     let marker = first["backup_targets"][0]["id"].as_str().expect("text").to_owned();
     let rest = fleet.get(&format!("/backup_targets?marker={marker}")).await;
@@ -266,6 +275,18 @@ async fn aggregator_sends_its_token_to_the_agents() {
         assert!(node["message"].as_str().unwrap_or_default().contains(words), "{node:#}");
         assert!(!fleet.log().contains(SECRET), "{}", fleet.log());
     }
+}
+
+#[tokio::test]
+async fn list_of_nodes_is_read_again_without_a_signal() {
+    let workspace = aggregator(&["http://127.0.0.1:9".to_owned()], "");
+    let fleet = Daemon::start_aggregator(&workspace).await;
+    write_nodes(&workspace, &["http://127.0.0.1:9".to_owned(), "http://127.0.0.1:10".to_owned()]);
+    eventually("the second node", async || {
+        let nodes = fleet.get("/nodes").await;
+        (nodes["nodes"].as_array().map(Vec::len) == Some(2)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::agent::{AVAILABLE_EVENT, OFFLINE_EVENT};
-use crate::sys::RequestId;
+use crate::model::RequestId;
 
 /// Fields of spans and events, each with the field of the journal that has the same value.
 const FIELDS: [(&str, &str); 3] = [("export", "TARGET"), ("target_id", "TARGET_ID"), ("reason", "REASON")];
