@@ -27,11 +27,18 @@ pub fn configure(arenas: u8) {
     let _ = arenas;
 }
 
+/// Interval between two looks at the memory of the process.
+const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Growth of the resident memory after which memory is returned at the next look, in bytes.
+const GROWTH_MIN_BYTES: u64 = 2 << 20;
+
+/// Most looks until memory is returned without growth. A return takes two milliseconds, so one at each look would be a
+/// fifth of the processor time at rest.
+const LOOKS_MAX: u32 = 8;
+
 /// Least amount of free memory that is worth returning to the kernel, in bytes.
 const TRIM_MIN_BYTES: usize = 1 << 20;
-
-/// Interval at which memory is returned to the kernel.
-const TRIM_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Starts a thread that returns the memory of the start and of bursts to the kernel, until the process ends. By itself,
 /// the C library returns only the free memory at the end of an arena, so one small block can keep all memory of a burst
@@ -42,19 +49,54 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(3);
 /// When the thread cannot be started.
 pub fn start_trimming() -> io::Result<()> {
     let return_memory = || {
-        let mut kept = 0;
+        let (mut schedule, mut kept) = (Schedule::default(), 0);
         loop {
-            thread::sleep(TRIM_INTERVAL);
-            kept = trim_after_burst(kept);
-            unmap_program();
+            thread::sleep(LOOK_INTERVAL);
+            if schedule.is_due(resident_bytes()) {
+                kept = trim_if_worth_it(kept);
+                unmap_program();
+            }
         }
     };
     thread::Builder::new().name("heap".to_owned()).spawn(return_memory).map(drop)
 }
 
+/// When memory is returned: as soon as the process has grown, and then after twice as many looks each time, because a
+/// burst frees its memory when it ends.
+#[derive(Debug, Default)]
+struct Schedule {
+    /// Resident bytes at the first look after the latest return. `None` until then.
+    in_use: Option<u64>,
+    looks_left: u32,
+    /// Looks until the next return if the process does not grow.
+    pause: u32,
+}
+
+impl Schedule {
+    /// Returns whether memory is to be returned now, which the caller does.
+    fn is_due(&mut self, resident: u64) -> bool {
+        // Nothing is in use before the first look, so the memory of the start is returned.
+        let in_use = if self.pause == 0 { 0 } else { *self.in_use.get_or_insert(resident) };
+        let has_grown = resident >= in_use + GROWTH_MIN_BYTES;
+        self.looks_left = self.looks_left.saturating_sub(1);
+        if !has_grown && self.looks_left > 0 {
+            return false;
+        }
+        self.pause = if has_grown { 1 } else { (self.pause * 2).clamp(1, LOOKS_MAX) };
+        (self.in_use, self.looks_left) = (None, self.pause);
+        true
+    }
+}
+
+/// Returns the resident memory of the process, in bytes (proc_pid_statm(5)). 0 if it cannot be read.
+fn resident_bytes() -> u64 {
+    let sizes = procfs::process::Process::myself().and_then(|process| process.statm());
+    sizes.map_or(0, |sizes| sizes.resident * procfs::page_size())
+}
+
 /// Trims if [`TRIM_MIN_BYTES`] became free since the latest trim. `kept` bytes were free after that trim: malloc still
 /// counts bytes as free that it has returned to the kernel. Returns the new value of `kept`.
-fn trim_after_burst(kept: usize) -> usize {
+fn trim_if_worth_it(kept: usize) -> usize {
     let free = free_bytes();
     if free < kept + TRIM_MIN_BYTES {
         return kept.min(free);
@@ -128,19 +170,33 @@ extern "C" fn unmap_object(
 mod tests {
     use procfs::process::Process;
 
-    use super::unmap_program;
+    use super::*;
 
-    /// Resident pages of files, in KiB.
-    fn resident_files() -> u64 {
-        Process::myself().and_then(|process| process.status()).expect("status").rssfile.expect("RssFile")
+    /// Looks until the next return, while this much is resident.
+    fn looks(schedule: &mut Schedule, resident: u64) -> usize {
+        (1..100).find(|_| schedule.is_due(resident)).expect("a return")
+    }
+
+    #[test]
+    fn memory_is_returned_at_once_after_growth_and_then_more_rarely() {
+        const MB: u64 = 1 << 20;
+        let mut schedule = Schedule::default();
+        assert_eq!([12, 8, 8, 8, 8, 8].map(|size| looks(&mut schedule, size * MB)), [1, 1, 2, 4, 8, 8], "start");
+        assert!([8 * MB, 10 * MB - 1].iter().all(|size| !schedule.is_due(*size)), "nearly as much as before");
+        assert_eq!([20, 30, 40].map(|size| looks(&mut schedule, size * MB)), [1, 1, 2], "a burst");
+        assert_eq!([40, 10, 10].map(|size| looks(&mut schedule, size * MB)), [4, 8, 8], "its end");
+        let mut unknown = Schedule::default();
+        assert_eq!([0; 5].map(|size| looks(&mut unknown, size)), [1, 1, 2, 4, 8]);
     }
 
     #[test]
     #[cfg_attr(not(target_env = "gnu"), ignore = "only the GNU C library unmaps")]
     fn program_runs_with_less_memory_after_its_pages_are_unmapped() {
-        let before = resident_files();
+        // Other tests in this process may use more heap meanwhile.
+        let pages_of_files = || Process::myself().and_then(|process| process.statm()).expect("sizes").shared;
+        let before = pages_of_files();
         unmap_program();
-        let after = resident_files();
-        assert!(after < before, "{before} KiB before, {after} KiB after");
+        let after = pages_of_files();
+        assert!(after < before, "{before} pages before, {after} after");
     }
 }
