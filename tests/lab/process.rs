@@ -20,8 +20,9 @@ pub struct Usage {
     pub children: usize,
     /// Child processes that ended and were not reaped.
     pub zombies: usize,
-    /// Resident memory of the main process, in KiB.
-    pub rss_kib: u64,
+    /// Resident memory of the main process, in KiB, without pages of files. The agent unmaps those of its program now and
+    /// then, and uses them again.
+    pub anonymous_kib: u64,
 }
 
 /// A process.
@@ -47,14 +48,14 @@ impl Usage {
     pub fn of(pid: u32) -> Self {
         let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        let kib = |line: &str| line.strip_prefix("RssAnon:")?.split_whitespace().next()?.parse().ok();
         let children = children(pid);
         Self {
             threads: count("task"),
             files: count("fd"),
             children: children.iter().filter(|child| child.state != 'Z').count(),
             zombies: children.iter().filter(|child| child.state == 'Z').count(),
-            rss_kib: rss.unwrap_or(0),
+            anonymous_kib: status.lines().find_map(kib).unwrap_or(0),
         }
     }
 }
