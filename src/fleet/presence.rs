@@ -215,7 +215,7 @@ impl Shared {
     }
 
     async fn run(self: Arc<Self>) {
-        let (mut renewals_until_count, mut replaced) = (RENEWALS_BEFORE_COUNT, None);
+        let (mut renewals_until_count, mut replaced): (u32, _) = (RENEWALS_BEFORE_COUNT, None);
         loop {
             let (at, action) = self.lease().next();
             sleep_until(at).await;
@@ -225,17 +225,16 @@ impl Shared {
                 LeaseAction::Renew(lease) => {
                     let renewed = self.renew(lease).await;
                     if renewed == Ok(true) {
-                        renewals_until_count = u32::saturating_sub(renewals_until_count, 1);
-                    }
-                    // A renewal does not wait for the count. If the count fails, the next renewal is followed by one.
-                    if renewed == Ok(true)
-                        && renewals_until_count == 0
-                        && let Ok(is_too_short) = self.needs_longer_ttl().await
-                    {
-                        renewals_until_count = RENEWALS_BETWEEN_COUNTS;
-                        if is_too_short {
-                            replaced = Some(lease);
-                            self.lease().ended(Instant::now());
+                        renewals_until_count = renewals_until_count.saturating_sub(1);
+                        // A count that fails is repeated after the next renewal.
+                        if renewals_until_count == 0
+                            && let Ok(is_too_short) = self.needs_longer_ttl().await
+                        {
+                            renewals_until_count = RENEWALS_BETWEEN_COUNTS;
+                            if is_too_short {
+                                replaced = Some(lease);
+                                self.lease().ended(Instant::now());
+                            }
                         }
                     }
                     renewed.map(drop)

@@ -14,6 +14,7 @@ use super::memory::MemoryStore;
 use super::replica::ReplicaStore;
 use super::replica::fake::FakeSharedRegistry;
 use super::rules::tests::properties::{change_of, operation};
+use super::shared::SharedRegistry;
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::etcd::FleetSize;
@@ -40,20 +41,19 @@ fn sqlite() -> Fixture {
 }
 
 fn replica() -> Fixture {
-    let directory = tempfile::tempdir().expect("a directory");
-    let copy = SqliteStore::open_copy(&directory.path().join("registry.db")).expect("created");
-    let shared = Arc::new(FakeSharedRegistry::new());
-    let store = ReplicaStore::new(copy, shared, Duration::from_secs(20), FleetSize::default());
-    Fixture { store: Arc::new(store), _directory: Some(directory) }
+    sharing(FakeSharedRegistry::new())
 }
 
-/// A node whose registry is in etcd.
 fn etcd() -> Fixture {
+    let cluster = Arc::new(SimulatedCluster::default());
+    sharing(EtcdRegistry::new(cluster.client(0), "cloud"))
+}
+
+/// A node that shares this registry.
+fn sharing(shared: impl SharedRegistry + 'static) -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = SqliteStore::open_copy(&directory.path().join("registry.db")).expect("created");
-    let cluster = Arc::new(SimulatedCluster::default());
-    let shared = Arc::new(EtcdRegistry::new(cluster.client(0), "cloud"));
-    let store = ReplicaStore::new(copy, shared, Duration::from_secs(20), FleetSize::default());
+    let store = ReplicaStore::new(copy, Arc::new(shared), Duration::from_secs(20), FleetSize::default());
     Fixture { store: Arc::new(store), _directory: Some(directory) }
 }
 

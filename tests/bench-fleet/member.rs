@@ -28,7 +28,7 @@ pub struct Work {
     pub renewals: u64,
     /// Requests for keys.
     pub reads: u64,
-    /// Transactions, of which a few write.
+    /// Transactions. Most of them only read.
     pub transactions: u64,
     /// Leases granted.
     pub grants: u64,

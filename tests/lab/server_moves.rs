@@ -120,9 +120,9 @@ fn mount_known_by_address_is_unmounted_after_restart() {
     assert!(mount_of(PATH).is_some());
 
     let _hosts = HostsFile::with("10.0.0.1 nas.lab decoy.lab");
-    // A lookup of a probe that began before may still run, and the deletion would share it.
-    let deleted = || Some(target.delete()).filter(|answer| answer.code != 409);
-    let answer = eventually("the deletion", TIMED_OUT, deleted);
+    // Otherwise the deletion could share a lookup that a probe began before.
+    target.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
+    let answer = target.delete();
     assert_eq!(answer.code, 202, "{answer:?}");
     assert_eq!(mount_of(PATH), None);
 }

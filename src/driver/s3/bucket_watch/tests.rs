@@ -336,6 +336,13 @@ async fn nodes_that_hear_no_other_one_ask_and_write_at_a_tenth_of_the_rate() {
         assert!((2..=most).contains(&asked), "{number}: {asked} questions in {probes} probes, at most {most}");
     }
 
+    for node in &nodes[1..3] {
+        let mut writing = node.settings.clone();
+        (writing.s3_canary.enabled, writing.s3_canary.interval) = (true, INTERVAL);
+        writing.s3_access[0].read_only = false;
+        assert_eq!(node.driver.canary_interval(&writing), Some(INTERVAL * 10));
+    }
+
     // The next question shows that the bucket is gone. From then on, the node asks at each interval.
     service.set(BucketState::Deleted);
     let began = Instant::now();
