@@ -414,3 +414,50 @@ fn select<'a>(
     let selected = nodes.filter(|on_node| state.is_none_or(|state| *state == on_node.state)).take(limit);
     Ok(wire::TargetNodes { nodes: selected.map(wire::ProbedTargetNode::from).collect() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::answer::NodeTargetState;
+    use crate::fleet::view::tests::{ALL, node, target, view, with};
+
+    /// The names on one page, and then on those after it until one is empty.
+    fn pages(view: &FleetView, state: Option<&str>, limit: usize) -> Vec<Vec<String>> {
+        let (mut pages, mut marker) = (Vec::new(), None);
+        loop {
+            let parameters =
+                NodesParameters { state: state.map(str::to_owned), limit: Some(limit.to_string()), marker };
+            let page = select(view.on_nodes(&view.targets[0]), &parameters).expect("a page");
+            let names: Vec<String> = page.nodes.into_iter().map(|on_node| on_node.node.node).collect();
+            let Some(last) = names.last() else { return pages };
+            marker = Some(last.clone());
+            pages.push(names);
+        }
+    }
+
+    #[test]
+    fn pages_have_each_node_of_a_state_once() {
+        let names = |numbers: &[usize]| numbers.iter().map(|number| format!("compute-{number:02}")).collect::<Vec<_>>();
+        let all: Vec<usize> = (0..90).collect();
+        let (available, offline): (Vec<usize>, Vec<usize>) = all.iter().partition(|number| *number % 3 == 1);
+        let nodes = names(&all).into_iter().enumerate().map(|(number, name)| {
+            let is_available = available.contains(&number);
+            let state = if is_available { NodeTargetState::Available } else { NodeTargetState::Offline };
+            with(node(&name, Some(10), false), &[target("nas:/b", state)])
+        });
+        let view = view(nodes.collect(), ALL);
+
+        let admin = Caller::local();
+        let shown = wire::OneFleetTarget::seen_by(&admin, &view, &view.targets[0]).backup_targets;
+        let first = shown.not_available.into_iter().map(|on_node| on_node.node);
+        assert_eq!(first.collect::<Vec<_>>(), names(&offline[..wire::NOT_AVAILABLE_MAX]));
+        for limit in [1, 7, 30, 60, 100] {
+            for (state, expected) in [(None, &all), (Some("available"), &available), (Some("offline"), &offline)] {
+                let pages = pages(&view, state, limit);
+                let (last, full) = pages.split_last().expect("a page");
+                assert!(full.iter().all(|page| page.len() == limit) && last.len() <= limit, "{pages:?}");
+                assert_eq!(pages.concat(), names(expected), "{state:?}, {limit}");
+            }
+        }
+    }
+}
