@@ -145,7 +145,7 @@ impl S3Driver {
             PathState::Open => {
                 facts.fleet.renew(settings);
                 *was_healthy = true;
-                Some(watch.repeat(&settings.probe, input.canary_interval(), log))
+                Some(watch.repeat(input, log))
             }
             PathState::Broken => {
                 watch.forget();
@@ -276,7 +276,7 @@ impl Driver for S3Driver {
 
     fn canary_interval(&self, settings: &AgentSettings) -> Option<Duration> {
         let input = Input { pace: self.watch.pace(), ..Input::new(&self.location, settings, Depth::Routine) };
-        (settings.s3_canary.enabled && !input.is_read_only()).then(|| input.canary_interval())
+        (settings.s3_canary.enabled && !input.is_read_only()).then(|| input.canary_interval(&[]))
     }
 
     fn settings_changed(&mut self) {

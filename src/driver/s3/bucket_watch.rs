@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::fleet_facts::Watcher;
-use super::input::{Pace, TENTH};
+use super::input::{Input, Pace, TENTH};
 use crate::check::CheckLog;
 use crate::model::report::BucketFacts;
 use crate::model::settings::ProbeSettings;
@@ -139,13 +139,9 @@ impl BucketWatch {
         latest.at.elapsed() >= rest.interval(settings).mul_f64(1.0 + latest.later)
     }
 
-    /// Records in the log what this node found when it last asked. `canary_interval` is the time between two canaries.
-    pub(super) fn repeat(
-        &self,
-        settings: &ProbeSettings,
-        canary_interval: Duration,
-        log: &mut CheckLog,
-    ) -> (Option<Capacity>, BucketFacts) {
+    /// Records in the log what this node found when it last asked.
+    pub(super) fn repeat(&self, input: Input<'_>, log: &mut CheckLog) -> (Option<Capacity>, BucketFacts) {
+        let settings = &input.settings.probe;
         let (Some(Latest { asked, asked_at, .. }), Some(rest)) = (&self.latest, &self.rest) else {
             return (None, BucketFacts::default());
         };
@@ -170,7 +166,7 @@ impl BucketWatch {
                     Outcome::Skipped,
                     Some(format!(
                         "written at {asked_at:.0}; the next one is due {} s after that",
-                        canary_interval.as_secs()
+                        input.canary_interval(result.findings()).as_secs()
                     )),
                 ),
                 CheckName::Capacity => (result.outcome, Some(format!("{before}as read at {asked_at:.0}"))),

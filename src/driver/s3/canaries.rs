@@ -50,7 +50,7 @@ struct WrittenObject {
 impl WrittenObject {
     /// Returns the time until the next canary. It is at least the retention, so that locked canaries do not accumulate.
     fn interval(&self, input: Input<'_>) -> Duration {
-        input.canary_interval().max(self.retention.unwrap_or_default())
+        input.canary_interval(&self.warnings).max(self.retention.unwrap_or_default())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::check::canary::{CanaryNames, ServiceClock};
 use crate::driver::driver_trait::Depth;
 use crate::model::S3Location;
+use crate::model::report::Finding;
 use crate::model::settings::{AgentSettings, S3AccessRule};
 
 /// Shortest time between two canaries of a node, and between two reads of the configuration, while another node watches
@@ -15,8 +16,9 @@ pub(super) const CANARY_INTERVAL: Duration = Duration::from_hours(24);
 /// How many times as long the intervals are while the other nodes cannot be heard.
 pub(super) const TENTH: u32 = 10;
 
-/// How often this node writes to a bucket and reads its configuration, beside the other nodes of its fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How often this node writes to a bucket and reads its configuration, beside the other nodes of its fleet. The order is
+/// from often to rarely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pace {
     /// At the intervals of the settings.
     Full,
@@ -53,9 +55,11 @@ impl<'a> Input<'a> {
         Self { location, settings, rule: rule_for(location, settings), depth, pace: Pace::Full }
     }
 
-    /// Time between two canaries.
-    pub(super) fn canary_interval(&self) -> Duration {
-        self.pace.stretched(self.settings.s3_canary.interval)
+    /// Time between a canary with these warnings and the next one. A warning is not kept for a day after its cause has
+    /// ended, because another node watches the bucket.
+    pub(super) fn canary_interval(&self, warnings: &[Finding]) -> Duration {
+        let pace = if warnings.is_empty() { self.pace } else { self.pace.min(Pace::Tenth) };
+        pace.stretched(self.settings.s3_canary.interval)
     }
 
     /// Time for which the configuration of the bucket is kept.

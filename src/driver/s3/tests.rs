@@ -92,6 +92,34 @@ async fn canary_of_a_bucket_that_another_node_watches_is_due_later() {
     assert!(!canaries.is_due(watched) && canaries.is_due(input));
 }
 
+#[tokio::test]
+async fn canary_with_a_warning_is_repeated_within_the_hour_although_another_node_watches() {
+    let (location, mut settings) = (location(), settings());
+    settings.s3_canary.interval = Duration::from_mins(5);
+    for (pace, refuses_list, due) in [
+        (Pace::Full, false, 300),
+        (Pace::Full, true, 300),
+        (Pace::Tenth, false, 3000),
+        (Pace::Tenth, true, 3000),
+        (Pace::Rare, false, 86_400),
+        (Pace::Rare, true, 3000),
+    ] {
+        let input = Input { pace, ..Input::new(&location, &settings, Depth::Routine) };
+        let mut canaries = Canaries::default();
+        let mut write = async || {
+            let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+            let session = session(FakeObjects { refuses_list, ..FakeObjects::default() });
+            canaries.write_if_due(&session, input, &configuration(None), None, false, &mut log).await;
+            log.finish().swap_remove(0)
+        };
+        let (written, repeated) = (write().await, write().await);
+        assert_eq!((written.outcome, repeated.outcome), (Outcome::Passed, Outcome::Skipped), "{pace:?}");
+        assert_eq!((written.findings().len(), repeated.findings()), (usize::from(refuses_list), written.findings()));
+        let detail = repeated.detail.expect("a detail");
+        assert!(detail.ends_with(&format!("the next one is due {due} s after that")), "{pace:?}: {detail}");
+    }
+}
+
 #[test]
 fn intervals_grow_with_the_pace_and_are_never_shorter_than_the_setting() {
     let (location, mut settings) = (location(), settings());
@@ -102,7 +130,7 @@ fn intervals_grow_with_the_pace_and_are_never_shorter_than_the_setting() {
         let input = Input::new(&location, &settings, Depth::Routine);
         for (pace, expected) in [(Pace::Full, set), (Pace::Tenth, tenth), (Pace::Rare, rare)] {
             let input = Input { pace, ..input };
-            assert_eq!(input.canary_interval(), expected * minute, "{pace:?}");
+            assert_eq!(input.canary_interval(&[]), expected * minute, "{pace:?}");
             assert_eq!(input.configuration_interval(), expected * minute, "{pace:?}");
         }
     }
