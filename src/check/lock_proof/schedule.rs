@@ -96,6 +96,8 @@ struct Start {
 #[derive(Debug, Clone, Default)]
 pub struct Schedule {
     latest: Option<(LockProof, Instant, Basis)>,
+    /// The latest verdict of another node, and when it ended.
+    of_other: Option<(LockProof, Instant)>,
     not_before: Option<Instant>,
     starts: VecDeque<Start>,
 }
@@ -152,17 +154,18 @@ impl Schedule {
         self.not_before = None;
     }
 
-    /// Records the verdict of another node for the same basis, unless this node found a newer one.
+    /// Records the verdict of another node for the same basis, unless this node found a newer one. The clocks of the
+    /// nodes may differ, and the clock of this node may have been set. So verdicts are compared by the times at which
+    /// they ended on the monotonic clock, and a verdict of another node is as old as it was when it was first seen.
     pub fn adopt(&mut self, proof: LockProof, basis: Basis, now: Instant) {
-        let is_kept = |(known, ..): &(LockProof, Instant, Basis)| {
-            *known == proof || known.node.is_none() && known.proved_at >= proof.proved_at
+        let seen = self.of_other.as_ref().filter(|(seen, _)| *seen == proof).map(|(_, ended)| *ended);
+        let age = || Timestamp::now().duration_since(proof.proved_at).max(SignedDuration::ZERO).unsigned_abs();
+        let Some(ended) = seen.or_else(|| now.checked_sub(age())) else { return };
+        self.of_other = Some((proof.clone(), ended));
+        let is_newer = |(own, own_ended, about): &(LockProof, Instant, Basis)| {
+            own.node.is_none() && *own_ended >= ended && about.has_same_subject_as(&basis)
         };
-        if self.latest.as_ref().is_some_and(is_kept) {
-            return;
-        }
-        // The clocks of the nodes may differ.
-        let age = Timestamp::now().duration_since(proof.proved_at).max(SignedDuration::ZERO).unsigned_abs();
-        if let Some(ended) = now.checked_sub(age) {
+        if !self.latest.as_ref().is_some_and(is_newer) {
             self.latest = Some((proof, ended, basis));
         }
     }
@@ -182,6 +185,7 @@ impl Schedule {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::model::settings::AgentSettings;
     use crate::s3::{DefaultRetention, RetentionLength};
     use jiff::Timestamp;
 
@@ -342,6 +346,50 @@ pub(super) mod tests {
         schedule.found(found(Duration::ZERO, None), basis.clone(), now);
         schedule.adopt(found(DAY, Some("c")), basis.clone(), now);
         assert!(schedule.own_verdict(&basis, now).is_some());
+    }
+
+    #[test]
+    fn verdict_found_while_the_clock_was_ahead_does_not_outlast_one_of_another_node() {
+        let (now, basis) = (Instant::now() + DAY * 3, basis());
+        let of = |node: Option<&str>, proved_at| LockProof {
+            proved_at,
+            node: node.map(str::to_owned),
+            ..proof(LockVerdict::Enforced)
+        };
+        let node = |schedule: &Schedule, at| schedule.verdict(&basis, at).map(|proof| proof.node.clone());
+        let mut schedule = Schedule::default();
+        schedule.found(of(None, Timestamp::now() + DAY * 30), basis.clone(), now - DAY);
+        schedule.adopt(of(Some("b"), Timestamp::now()), basis.clone(), now);
+        assert_eq!(node(&schedule, now), Some(Some("b".to_owned())));
+        assert!(node(&schedule, now + DAY).is_some(), "two intervals of its own verdict have passed");
+
+        // The clock of the other node is ahead. Its proof is not newer at each probe.
+        let ahead = of(Some("c"), Timestamp::now() + DAY * 30);
+        schedule.adopt(ahead.clone(), basis.clone(), now);
+        schedule.found(of(None, Timestamp::now()), basis.clone(), now + DAY / 2);
+        schedule.adopt(ahead, basis.clone(), now + DAY);
+        assert_eq!(node(&schedule, now + DAY), Some(None));
+    }
+
+    #[test]
+    fn verdict_of_another_node_counts_after_the_access_rule_of_this_node_has_changed() {
+        let (now, former) = (Instant::now(), basis());
+        let changed = Basis { rule: AgentSettings::quiet().s3_access.pop(), ..basis() };
+        assert!(!changed.has_same_subject_as(&former) && changed.access_key_id == former.access_key_id);
+        let of = |node: Option<&str>| LockProof {
+            proved_at: Timestamp::now(),
+            node: node.map(str::to_owned),
+            ..proof(LockVerdict::Enforced)
+        };
+        for found in [of(Some("b")), of(None)] {
+            let mut schedule = Schedule::default();
+            match found.node {
+                Some(_) => schedule.adopt(found, former.clone(), now),
+                None => schedule.found(found, former.clone(), now + DAY),
+            }
+            schedule.adopt(of(Some("b")), changed.clone(), now + DAY);
+            assert!(schedule.verdict(&changed, now + DAY).is_some());
+        }
     }
 
     #[test]
