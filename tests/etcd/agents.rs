@@ -169,6 +169,7 @@ async fn agent_uses_tls_and_a_password_from_a_file() {
     etcd.etcdctl(0, &["--user=root:r", "user", "revoke-role", "agent", "agents"]);
     node.wait_for_problem("access to a key").await;
     assert_eq!(node.exports().await, ["127.0.0.1:/a", "127.0.0.1:/b"]);
+    assert_invariants(&[&node]).await;
     assert!(!node.agent.log().contains("secret"), "{}", node.agent.log());
     assert!(node.agent.end(Signal::SIGTERM).await.0.success());
 }

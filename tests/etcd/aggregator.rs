@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::EtcdCluster;
 use crate::daemon::{Daemon, eventually};
+use crate::fleet::assert_sound;
 use crate::workspace::Workspace;
 
 /// The configuration of a process with this registry.
@@ -70,6 +71,9 @@ async fn change_on_an_aggregator_reaches_all_nodes() {
     let message = fleet.try_create(target).await.fault(503, "serviceUnavailable");
     assert!(message.starts_with("fleet_unavailable"), "{message}");
     fleet.get("/backup_targets").await;
+    for agent in &agents {
+        assert_sound(agent, 0.0).await;
+    }
     assert!(fleet.stop().await < std::time::Duration::from_secs(2));
 }
 

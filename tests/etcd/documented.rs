@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::cluster::{EtcdCluster, HaProxy};
 use crate::daemon::{Daemon, eventually};
-use crate::fleet::use_etcd_as;
+use crate::fleet::{assert_sound, use_etcd_as};
 use crate::storage::{immutable_target, s3};
 use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace, set_mode};
 
@@ -150,6 +150,7 @@ async fn agents_and_an_aggregator_work_behind_haproxy_with_the_documented_rights
     .await;
     for agent in &agents {
         eventually("the change on a node", async || (agent.targets().await.len() == 2).then_some(())).await;
+        assert_sound(agent, 0.0).await;
     }
     // The first target is the default, so it is deleted last.
     for target in [&second, &id] {

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use targetwatch::etcd::{EtcdRevision, KeyValueStore as _, RangeRequest};
 use tokio::time::Instant;
 
 use super::cluster::EtcdCluster;
+use super::fleet::{assert_sound, metric};
+use super::proxy::LossyProxy;
 use crate::daemon::Daemon;
 use crate::report::{assert_contains, assert_healthy, detail_of};
 use crate::storage::{immutable_target, s3, s3_target};
@@ -24,7 +27,7 @@ const TTL: Duration = Duration::from_secs(60);
 pub const SOON: Duration = Duration::from_secs(90);
 
 /// A workspace of a node. Canaries are off, so that each PUT is one of a lock proof.
-fn node(name: &str, etcd: &EtcdCluster, access_key_id: &str, secret_access_key: &str) -> Workspace {
+pub fn node(name: &str, etcd: &EtcdCluster, access_key_id: &str, secret_access_key: &str) -> Workspace {
     let workspace = node_without_name(etcd, access_key_id, secret_access_key);
     workspace.configure(&format!("[fleet]\nnode = \"{name}\""));
     workspace
@@ -67,7 +70,7 @@ pub async fn within<T>(limit: Duration, what: &str, mut poll: impl AsyncFnMut() 
 }
 
 /// Waits for a report of a target, which may not have reached this node yet, that meets a condition.
-async fn report_of(daemon: &Daemon, id: &str, what: &str, is_met: impl Fn(&Value) -> bool) -> Value {
+pub async fn report_of(daemon: &Daemon, id: &str, what: &str, is_met: impl Fn(&Value) -> bool) -> Value {
     let path = format!("/backup_targets/{id}/checks");
     let deadline = Instant::now() + SOON;
     loop {
@@ -80,18 +83,12 @@ async fn report_of(daemon: &Daemon, id: &str, what: &str, is_met: impl Fn(&Value
     }
 }
 
-fn is_proved(report: &Value) -> bool {
+pub fn is_proved(report: &Value) -> bool {
     report["object_lock_proof"]["verdict"] == "enforced"
 }
 
-/// The value of a metric of an agent.
-async fn metric(daemon: &Daemon, series: &str) -> Option<f64> {
-    let text = daemon.request("GET", "/metrics", None).await.body;
-    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-}
-
 /// Number of canaries that lock proofs have written.
-fn proofs(s3: &S3Server) -> usize {
+pub fn proofs(s3: &S3Server) -> usize {
     let is_canary = |request: &&String| request.starts_with("PUT /locked/") && request.ends_with("x-id=PutObject");
     s3.requests().iter().filter(is_canary).count()
 }
@@ -109,7 +106,7 @@ fn values_of(etcd: &EtcdCluster, folder: &str, id: &str, fact: &str) -> Vec<Stri
 }
 
 /// The same if all nodes have one access key. Empty if there is none.
-fn value_of(etcd: &EtcdCluster, folder: &str, id: &str, fact: &str) -> String {
+pub fn value_of(etcd: &EtcdCluster, folder: &str, id: &str, fact: &str) -> String {
     let values = values_of(etcd, folder, id, fact);
     assert!(values.len() <= 1, "{values:?}");
     values.into_iter().next().unwrap_or_default()
@@ -174,6 +171,7 @@ async fn facts_are_found_once_and_by_another_node_when_the_holder_dies() {
     })
     .await;
     assert_healthy(&report_of(&daemons[1 - holder], &locked, "a proof", is_proved).await);
+    assert_sound(&daemons[1 - holder], 0.0).await;
 }
 
 #[tokio::test]
@@ -201,6 +199,9 @@ async fn each_access_key_has_its_own_holder_and_facts_say_nothing_about_the_path
     let report = report_of(&without_access, &id, "a verdict", |report| !report["verdict"].is_null()).await;
     assert_eq!((&report["status"], &report["verdict"]), (&json!("offline"), &json!("failed")), "{report:#}");
     assert_ne!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");
+    for daemon in [&first, &with_another_key, &without_access, &with_the_same_key] {
+        assert_sound(daemon, 0.0).await;
+    }
 }
 
 #[tokio::test]
@@ -230,6 +231,84 @@ async fn facts_stay_without_etcd_and_a_node_that_starts_finds_its_own() {
     let report = report_of(&daemons[other], &id, "its own proof", is_proved).await;
     assert_eq!((&report["object_lock_proof"]["node"], proofs(&s3)), (&Value::Null, 2), "{report:#}");
     assert_ne!(daemons[other].get("/node").await["fleet"]["state"], "present");
+    for daemon in &daemons {
+        assert_sound(daemon, 0.0).await;
+    }
+}
+
+/// Asserts that only this node has written facts and claims since a revision.
+async fn assert_only_writer(etcd: &EtcdCluster, name: &str, since: EtcdRevision) {
+    let (client, by) = (etcd.client().await, format!("\"node\":\"{name}\""));
+    let newest = client.range(&RangeRequest::key("/")).await.expect("answered").header.revision;
+    for revision in since.0 + 1..=newest.0 {
+        for folder in ["claims", "facts"] {
+            let keys = RangeRequest::prefix(format!("/fleet/v1/{folder}/"));
+            let request = RangeRequest { revision: Some(EtcdRevision(revision)), ..keys };
+            let written = client.range(&request).await.expect("not compacted").entries;
+            for entry in written.iter().filter(|entry| entry.mod_revision.0 == revision) {
+                let value = String::from_utf8_lossy(&entry.value);
+                assert!(value == name || value.contains(&by), "{folder} at revision {revision}: {value}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn paused_holder_whose_lease_has_ended_writes_no_fact_and_is_present_again() {
+    let (etcd, s3) = (EtcdCluster::start(1, &[]).await, s3().await);
+    let proxy = LossyProxy::start(&etcd.urls[0]).await;
+    let workspaces = ["paused", "next"].map(|name| node(name, &etcd, ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+    let host = proxy.url.trim_start_matches("http://");
+    workspaces[0].configure(&format!("[registry]\nurl = \"etcd://{host}/fleet\""));
+    let paused = Daemon::start(&workspaces[0]).await;
+    let id = paused.create(immutable_target(&s3, "locked")).await;
+    report_of(&paused, &id, "a proof", is_proved).await;
+    let holds = |name: &str| ["lock_proof", "bucket"].iter().all(|fact| value_of(&etcd, "claims", &id, fact) == name);
+    within(SOON, "the claims", async || holds("paused").then_some(())).await;
+    let next = Daemon::start(&workspaces[1]).await;
+    let is_watched_by = |name: &str, report: &Value| is_proved(report) && report["bucket_watched_by"] == name;
+    report_of(&next, &id, "facts of the holder", |report| is_watched_by("paused", report)).await;
+
+    // The holder stops when its next fact is on the way to etcd.
+    proxy.hold_fact().await;
+    paused.signal(Signal::SIGSTOP);
+    let client = etcd.client().await;
+    let alive = RangeRequest::key("/fleet/v1/nodes/paused/alive");
+    let lease = async || client.range(&alive).await.expect("answered").entries.first()?.lease;
+    let former = lease().await.expect("the lease of the holder");
+    // etcd ends it when its time to live has passed. Here it ends now.
+    client.revoke(former).await.expect("ended");
+    within(SOON, "another holder", async || holds("next").then_some(())).await;
+    within(SOON, "a fact of the other holder", async || {
+        value_of(&etcd, "facts", &id, "bucket").contains("\"node\":\"next\"").then_some(())
+    })
+    .await;
+    let taken_over = client.range(&alive).await.expect("answered").header.revision;
+    let answer = proxy.release().await;
+    assert!(!answer.contains("\"succeeded\":true"), "the write with the former claim: {answer}");
+
+    paused.signal(Signal::SIGCONT);
+    within(SOON, "presence with another lease", async || {
+        let is_present = paused.get("/node").await["fleet"]["state"] == "present";
+        lease().await.filter(|lease| is_present && *lease != former)
+    })
+    .await;
+    assert_healthy(&report_of(&paused, &id, "the other holder", |report| is_watched_by("next", report)).await);
+    let report = report_of(&next, &id, "its own questions", |report| report["bucket_watched_by"].is_null()).await;
+    assert!(is_proved(&report), "{report:#}");
+    assert_healthy(&report);
+    for (daemon, count) in [(&paused, 0.0), (&next, 1.0)] {
+        for fact in ["lock_proof", "bucket"] {
+            let series = format!("targetwatch_fleet_claims{{fact=\"{fact}\"}}");
+            assert_eq!(metric(daemon, &series).await, Some(count), "{series}");
+        }
+    }
+    assert!(holds("next"));
+    assert_eq!(proofs(&s3), 1);
+    // The probe of the only target was due while the agent was paused.
+    assert_sound(&paused, 1.0).await;
+    assert_sound(&next, 0.0).await;
+    assert_only_writer(&etcd, "next", taken_over).await;
 }
 
 #[tokio::test]
@@ -251,6 +330,8 @@ async fn two_agents_with_one_machine_id_are_reported() {
     assert_eq!(metric(&second, "targetwatch_fleet_duplicate_node_id").await, Some(1.0));
     assert_eq!(metric(&second, "targetwatch_fleet_present").await, Some(0.0));
     assert_eq!(metric(&first, "targetwatch_fleet_duplicate_node_id").await, Some(0.0));
+    assert_sound(&first, 0.0).await;
+    assert_sound(&second, 0.0).await;
 }
 
 /// Number of requests of an agent for a bucket so far.
@@ -321,5 +402,6 @@ async fn bucket_is_watched_by_one_node_and_judged_by_each() {
         report_of(daemon, &id, "no refusal", |report| report["status"] == "available").await;
         // That probe may have begun while everything was refused, and then it has a warning.
         assert_healthy(&daemon.check(&id).await);
+        assert_sound(daemon, 0.0).await;
     }
 }

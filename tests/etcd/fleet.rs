@@ -18,10 +18,19 @@ const REQUESTS: usize = 100;
 /// How much longer a list may take than a request that only says that the process is alive.
 const LOAD_FACTOR: u32 = 3;
 
+/// Latest start of a due probe, in seconds. It is a bound of the histogram, and less than the 4 s for which a request
+/// to a member waits.
+const LATENESS_MAX: &str = "2.5";
+
+/// Largest resident memory of an agent that was built without optimization.
+const MEMORY_MAX_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
+
 /// An agent and its directory.
 pub struct Node {
     pub workspace: Workspace,
     pub agent: Daemon,
+    /// Number of probes that may be late, because the agent was paused when they were due.
+    pub late_max: f64,
 }
 
 /// The workspace of an agent whose registry is in etcd.
@@ -44,6 +53,8 @@ pub fn use_etcd_as(workspace: &Workspace, urls: &[String], prefix: &str, more: &
     let scheme = if scheme == "https" { "etcd+https" } else { "etcd" };
     let hosts: Vec<&str> = urls.iter().filter_map(|url| Some(url.split_once("://")?.1)).collect();
     let (hosts, cache) = (hosts.join(","), workspace.registry());
+    // Without probes, none can be late.
+    workspace.configure("[probe]\nnfs_interval = \"1s\"");
     workspace.configure(&format!(
         "[registry]\nurl = \"{scheme}://{hosts}/{prefix}\"\ncache = {cache:?}\ncompare_interval = \"1s\"\n{more}"
     ));
@@ -59,7 +70,7 @@ impl Node {
 
     pub async fn start_in(workspace: Workspace) -> Self {
         let agent = Daemon::start(&workspace).await;
-        Self { workspace, agent }
+        Self { workspace, agent, late_max: 0.0 }
     }
 
     /// Stops the agent, and starts it again.
@@ -127,10 +138,13 @@ fn target(export: &str) -> Value {
 async fn content(node: &Node) -> Vec<(String, String, bool)> {
     let fields = |target: &Value| {
         let text = |name: &str| target[name].as_str().expect("text").to_owned();
-        let is_default = target["is_default"] == json!(true) || target["is_default"] == json!(1);
-        (text("id"), text("filesystem_export"), is_default)
+        (text("id"), text("filesystem_export"), is_default(target))
     };
     node.agent.targets().await.iter().map(fields).collect()
+}
+
+fn is_default(target: &Value) -> bool {
+    target["is_default"] == json!(true) || target["is_default"] == json!(1)
 }
 
 /// Waits until all nodes have these targets, and asserts the invariants.
@@ -154,25 +168,73 @@ pub async fn wait_until_equal(nodes: &[&Node], expected: &[&str]) {
     assert_invariants(nodes).await;
 }
 
-/// Asserts what must be true on each node at any time: no target twice, one default, no verdict of another node, and a
-/// list that waits for nothing.
+/// Asserts what must be true on each node at any time, with targets that no host serves: [`assert_sound`], and no
+/// verdict of another node.
 pub async fn assert_invariants(nodes: &[&Node]) {
     for node in nodes {
-        let content = content(node).await;
-        for of in [|row: &(String, String, bool)| row.0.clone(), |row: &(String, String, bool)| row.1.clone()] {
-            let mut values: Vec<String> = content.iter().map(of).collect();
-            values.sort_unstable();
-            values.dedup();
-            assert_eq!(values.len(), content.len(), "{content:?}");
-        }
-        let defaults = content.iter().filter(|(_, _, is_default)| *is_default).count();
-        assert_eq!(defaults, usize::from(!content.is_empty()), "{content:?}");
+        assert_sound(&node.agent, node.late_max).await;
         for target in node.agent.targets().await {
-            // No host serves these exports.
             assert_eq!(target["status"], "offline", "{target:#}");
         }
-        assert_list_is_fast(&node.agent).await;
     }
+}
+
+/// Asserts what must be true of an agent at any time, whatever its verdicts: no target twice, one default, a list that
+/// waits for nothing, probes at their time, and bounded memory. `late_max` is [`Node::late_max`].
+pub async fn assert_sound(agent: &Daemon, late_max: f64) {
+    let targets = agent.targets().await;
+    for field in ["id", "filesystem_export"] {
+        let mut values: Vec<&str> = targets.iter().map(|target| target[field].as_str().expect("text")).collect();
+        values.sort_unstable();
+        values.dedup();
+        assert_eq!(values.len(), targets.len(), "{targets:#?}");
+    }
+    let defaults = targets.iter().filter(|target| is_default(target)).count();
+    assert_eq!(defaults, usize::from(!targets.is_empty()), "{targets:#?}");
+    assert_list_is_fast(agent).await;
+    assert_probes_are_not_late(agent, &targets, late_max).await;
+    let memory = metric(agent, "process_resident_memory_bytes").await.expect("the memory");
+    assert!(memory > 0.0 && memory < MEMORY_MAX_BYTES, "the agent has {memory} bytes of memory");
+}
+
+/// The value of a metric of an agent.
+pub async fn metric(agent: &Daemon, series: &str) -> Option<f64> {
+    metric_in(&metrics(agent).await, series)
+}
+
+async fn metrics(agent: &Daemon) -> String {
+    agent.request("GET", "/metrics", None).await.body
+}
+
+fn metric_in(metrics: &str, series: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Number of probes that began later than [`LATENESS_MAX`] after they were due, and of all that were due.
+async fn late_probes(agent: &Daemon) -> (f64, f64) {
+    // Both are of one moment.
+    let metrics = metrics(agent).await;
+    let of = |series: &str| {
+        let series = format!("targetwatch_probe_lateness_seconds_{series}");
+        metric_in(&metrics, &series).expect("a number of probes")
+    };
+    let (in_time, all) = (of(&format!("bucket{{le=\"{LATENESS_MAX}\"}}")), of("count"));
+    (all - in_time, all)
+}
+
+/// Asserts that each target is probed now, and that at most `late_max` probes began late.
+async fn assert_probes_are_not_late(agent: &Daemon, targets: &[Value], late_max: f64) {
+    let (_, before) = late_probes(agent).await;
+    for target in targets {
+        let id = target["id"].as_str().expect("text");
+        let checked_at = agent.report(id).await["checked_at"].clone();
+        eventually("a probe", async || (agent.report(id).await["checked_at"] != checked_at).then_some(())).await;
+    }
+    if !targets.is_empty() {
+        eventually("a probe that was due", async || (late_probes(agent).await.1 > before).then_some(())).await;
+    }
+    let (late, all) = late_probes(agent).await;
+    assert!(late <= late_max, "{late} of {all} probes began more than {LATENESS_MAX} s after they were due");
 }
 
 /// Asserts that 99 % of the lists take less than [`LIST_P99_MAX`]. On a loaded host, they may take [`LOAD_FACTOR`]

@@ -29,6 +29,7 @@ mod aggregator;
 mod away;
 mod claims;
 mod client;
+mod clocks;
 mod documented;
 mod facts;
 mod failures;

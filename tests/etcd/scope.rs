@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::EtcdCluster;
 use crate::daemon::{Daemon, eventually};
-use crate::fleet::{Node, use_etcd};
+use crate::fleet::{Node, assert_invariants, use_etcd};
 use crate::workspace::Workspace;
 
 /// Starts an agent with this name and this rack.
@@ -99,6 +99,7 @@ async fn target_is_on_the_nodes_of_its_scope_and_moves_with_it() {
     let modified = outside.run(&["target", "modify", &id, "--scope-all"]).await;
     assert_eq!(modified.code, 0, "{modified:?}");
     until_on(&nodes, &id, [true, true, true]).await;
+    assert_invariants(&nodes.each_ref()).await;
     let deleted = nodes[0].agent.request("DELETE", &format!("/backup_targets/{id}"), None).await;
     assert_eq!(deleted.status, 202, "{deleted:?}");
     until_on(&nodes, &id, [false, false, false]).await;
@@ -123,5 +124,6 @@ async fn labels_of_a_restart_decide_on_the_targets() {
         node.restart().await;
         let listed = node.agent.targets().await;
         assert_eq!(listed.iter().any(|target| target["id"] == *id), expected, "{rack}: {listed:?}");
+        assert_invariants(&[&node]).await;
     }
 }
