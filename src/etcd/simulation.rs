@@ -73,6 +73,8 @@ struct State {
     writes: Vec<RecordedWrite>,
     requests: u64,
     is_full: bool,
+    /// Largest number of keys in the answer to one read.
+    entries_max: Option<usize>,
     renews_ended_leases: bool,
     minority: BTreeMap<Bytes, KeyValue>,
     /// Time to serve one request. Requests are served one at a time.
@@ -130,6 +132,12 @@ impl SimulatedCluster {
         keys.filter(|key| key.starts_with(prefix)).collect()
     }
 
+    /// Returns another cluster, with the keys as they were at a revision.
+    pub fn at(&self, revision: EtcdRevision) -> Arc<Self> {
+        let keys = self.state().keys_at(revision);
+        Arc::new(Self(Mutex::new(State { revision: revision.0, keys, ..State::default() })))
+    }
+
     /// Returns all writes so far.
     pub fn writes(&self) -> Vec<RecordedWrite> {
         self.state().writes.clone()
@@ -160,6 +168,11 @@ impl SimulatedCluster {
     /// Sets whether writes are refused because the quota is reached.
     pub fn set_full(&self, is_full: bool) {
         self.state().is_full = is_full;
+    }
+
+    /// Refuses reads of more keys than this with the error that the answer is too large, as if the values were long.
+    pub fn set_entries_max(&self, entries_max: Option<usize>) {
+        self.state().entries_max = entries_max;
     }
 
     /// Sets the time to serve one request. Requests are served one at a time. A client that has given up is served too.
@@ -216,7 +229,22 @@ impl State {
         self.writes.push(RecordedWrite { at, revision, client, key: key.clone(), value: value.cloned() });
     }
 
-    fn range(&self, keys: &BTreeMap<Bytes, KeyValue>, request: &RangeRequest) -> RangeAnswer {
+    /// Returns the keys as they were at a revision, without their leases.
+    fn keys_at(&self, revision: EtcdRevision) -> BTreeMap<Bytes, KeyValue> {
+        let mut keys: BTreeMap<Bytes, KeyValue> = BTreeMap::new();
+        for write in self.writes.iter().take_while(|write| write.revision <= revision) {
+            let (key, mod_revision) = (write.key.clone(), write.revision);
+            let create_revision = keys.remove(&key).map_or(mod_revision, |former| former.create_revision);
+            if let Some(value) = write.value.clone() {
+                keys.insert(key.clone(), KeyValue { key, value, create_revision, mod_revision, lease: None });
+            }
+        }
+        keys
+    }
+
+    fn range(&self, keys: &BTreeMap<Bytes, KeyValue>, request: &RangeRequest) -> Result<RangeAnswer, EtcdError> {
+        let former = request.revision.map(|revision| self.keys_at(revision));
+        let keys = former.as_ref().unwrap_or(keys);
         let in_interval = || keys.values().filter(|entry| request.keys.contains(&entry.key));
         let is_answered = |entry: &&KeyValue| request.written_after.is_none_or(|after| entry.mod_revision > after);
         let without_values = |entry| KeyValue { value: Bytes::new(), ..entry };
@@ -226,7 +254,10 @@ impl State {
         let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
         let (total, has_more) = (in_interval().count() as u64, entries.len() > limit);
         entries.truncate(limit);
-        RangeAnswer { header: self.header(), entries, total, has_more }
+        if self.entries_max.is_some_and(|max| entries.len() > max) {
+            return Err(EtcdError::TooLarge(format!("{} keys", entries.len())));
+        }
+        Ok(RangeAnswer { header: self.header(), entries, total, has_more })
     }
 
     fn is_true(keys: &BTreeMap<Bytes, KeyValue>, Compare { key, condition }: &Compare) -> bool {
@@ -255,6 +286,11 @@ impl State {
         if writes && self.is_full {
             return Err(EtcdError::NoSpace);
         }
+        let read = |operation: &TxnOperation| match operation {
+            TxnOperation::Range(request) => Some(self.range(&self.keys, request)),
+            TxnOperation::Put { .. } | TxnOperation::Delete(_) => None,
+        };
+        operations.iter().filter_map(read).try_for_each(|answer| answer.map(drop))?;
         self.revision += u64::from(writes);
         let revision = EtcdRevision(self.revision);
         let mut results = Vec::new();
@@ -273,7 +309,7 @@ impl State {
                     keys.iter().for_each(|key| self.delete(key, Some(client)));
                     TxnResult::Deleted(keys.len() as u64)
                 }
-                TxnOperation::Range(request) => TxnResult::Range(self.range(&self.keys, request)),
+                TxnOperation::Range(request) => TxnResult::Range(self.range(&self.keys, request)?),
             });
         }
         Ok(TxnAnswer { header: self.header(), succeeded, results })
@@ -356,8 +392,7 @@ impl SimulatedClient {
 impl KeyValueStore for SimulatedClient {
     async fn range(&self, request: &RangeRequest) -> Result<RangeAnswer, EtcdError> {
         let (request, is_old) = (request.clone(), self.link() == Link::Minority && request.is_serializable);
-        let answer =
-            move |state: &mut State| Ok(state.range(if is_old { &state.minority } else { &state.keys }, &request));
+        let answer = move |state: &mut State| state.range(if is_old { &state.minority } else { &state.keys }, &request);
         if is_old { answer(&mut self.cluster.state()) } else { self.serve(answer).await }
     }
 

@@ -22,6 +22,8 @@ pub struct MemoryStore {
     own_mounts: Mutex<HashMap<TargetId, OwnMountId>>,
     /// Whether it is the copy of a shared registry, which is ordered by the times of creation.
     is_copy: bool,
+    /// The shared registry that the node has joined.
+    cloud_id: Mutex<Option<CloudId>>,
 }
 
 impl MemoryStore {
@@ -48,10 +50,11 @@ impl MemoryStore {
 #[async_trait]
 impl CopyStore for MemoryStore {
     fn cloud_id(&self) -> Option<CloudId> {
-        None
+        *self.cloud_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn put_cloud_id(&self, _: Option<CloudId>) -> Result<(), StorageError> {
+    async fn put_cloud_id(&self, cloud_id: Option<CloudId>) -> Result<(), StorageError> {
+        *self.cloud_id.lock().unwrap_or_else(PoisonError::into_inner) = cloud_id;
         Ok(())
     }
 }

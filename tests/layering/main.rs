@@ -126,7 +126,7 @@ const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
     ("registry/sqlite/identity.rs", "the registry's file is on a local disk, never below the mount root"),
     ("registry/sqlite/write_ahead_log.rs", "the registry's log is on a local disk, never below the mount root"),
     ("registry/sqlite/tests.rs", "files in a temporary directory"),
-    ("registry/replica/tests.rs", "files in a temporary directory"),
+    ("registry/replica/tests/faults.rs", "files in a temporary directory"),
     ("fleet/compute.rs", "it runs computations"),
     ("api/listen.rs", "the socket's own file is on a local file system"),
     ("cli/manual.rs", "the manual pages are files of a package's build"),
