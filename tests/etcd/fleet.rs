@@ -23,7 +23,7 @@ const LOAD_FACTOR: u32 = 3;
 const LATENESS_MAX: &str = "2.5";
 
 /// Largest resident memory of an agent that was built without optimization.
-const MEMORY_MAX_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
+const MEMORY_MAX_BYTES: f64 = 96.0 * 1024.0 * 1024.0;
 
 /// An agent and its directory.
 pub struct Node {

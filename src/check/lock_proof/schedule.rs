@@ -381,13 +381,12 @@ pub(super) mod tests {
             node: node.map(str::to_owned),
             ..proof(LockVerdict::Enforced)
         };
-        for found in [of(Some("b")), of(None)] {
-            let mut schedule = Schedule::default();
-            match found.node {
-                Some(_) => schedule.adopt(found, former.clone(), now),
-                None => schedule.found(found, former.clone(), now + DAY),
-            }
-            schedule.adopt(of(Some("b")), changed.clone(), now + DAY);
+        let of_other = of(Some("b"));
+        let [mut using, mut finding] = [Schedule::default(), Schedule::default()];
+        using.adopt(of_other.clone(), former.clone(), now);
+        finding.found(of(None), former, now + DAY);
+        for mut schedule in [using, finding] {
+            schedule.adopt(of_other.clone(), changed.clone(), now + DAY);
             assert!(schedule.verdict(&changed, now + DAY).is_some());
         }
     }
