@@ -124,7 +124,7 @@ async fn news_of_a_node_with_a_wrong_clock_never_decides_and_ends() {
         Some(other.report(&id).await).filter(|report| report["bucket_watched_by"].is_null())
     })
     .await;
-    assert!(is_available(&report) && detail_of(&report, "bucket").contains(NO_NEWS), "{report:#}");
+    assert!(is_available(&report), "{report:#}");
     assert_eq!(value_of(&etcd, "claims", &id, "bucket"), "holder");
     holder.signal(Signal::SIGCONT);
     for daemon in [&holder, &other] {
