@@ -252,9 +252,12 @@ impl LockProofs {
         verdict.map_or(LockProofState::Pending, |proof| LockProofState::Found(proof.clone()))
     }
 
-    /// Uses the verdict of another node with the same access key, for the same configuration.
-    pub fn adopt(&mut self, proof: LockProof, basis: &Basis) {
-        self.schedule.adopt(proof, basis.clone(), Instant::now());
+    /// Uses the verdict of another node with the same access key, for the same configuration. Returns whether a verdict
+    /// is in force then.
+    pub fn adopt(&mut self, proof: LockProof, basis: &Basis) -> bool {
+        let now = Instant::now();
+        self.schedule.adopt(proof, basis.clone(), now);
+        self.schedule.verdict(basis, now).is_some()
     }
 
     /// Returns the verdict in force that this node found.

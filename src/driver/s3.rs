@@ -145,7 +145,7 @@ impl S3Driver {
             PathState::Open => {
                 facts.fleet.renew(settings);
                 *was_healthy = true;
-                Some(watch.repeat(input, log))
+                Some(watch.repeat(&settings.probe, node.canaries.interval(input), log))
             }
             PathState::Broken => {
                 watch.forget();

@@ -421,7 +421,7 @@ mod tests {
     use crate::fleet::answer::NodeTargetState;
     use crate::fleet::view::tests::{ALL, node, target, view, with};
 
-    /// The names on one page, and then on those after it until one is empty.
+    /// Returns the names of the nodes on each page, until a page is empty.
     fn pages(view: &FleetView, state: Option<&str>, limit: usize) -> Vec<Vec<String>> {
         let (mut pages, mut marker) = (Vec::new(), None);
         loop {
@@ -432,6 +432,7 @@ mod tests {
             let Some(last) = names.last() else { return pages };
             marker = Some(last.clone());
             pages.push(names);
+            assert!(pages.len() <= 100, "the marker is ignored");
         }
     }
 

@@ -12,7 +12,7 @@ fn configure(workspace: &Workspace, cluster: &EtcdCluster, more: &str) {
     let hosts: Vec<&str> = cluster.urls.iter().filter_map(|url| url.strip_prefix("http://")).collect();
     let cache = workspace.path("copy.db");
     workspace.configure(&format!(
-        "[registry]\nurl = \"etcd://{}/fleet\"\ncache = {cache:?}\ncompare_interval = \"1s\"\n{more}",
+        "[registry]\nurl = \"etcd://{}/fleet\"\ncache = {cache:?}\ncompare_interval = \"1s\"\n[probe]\nnfs_interval = \"1s\"\n{more}",
         hosts.join(",")
     ));
 }
@@ -59,6 +59,9 @@ async fn change_on_an_aggregator_reaches_all_nodes() {
     let paths = fleet.get("/openapi.json").await["paths"].clone();
     assert!(paths["/backup_targets"]["post"].is_object() && paths["/backup_targets"]["get"].is_object(), "{paths:#}");
 
+    for agent in &agents {
+        assert_sound(agent, 0.0).await;
+    }
     let deleted = fleet.request("DELETE", &format!("/backup_targets/{id}"), None).await;
     assert_eq!(deleted.status, 202, "{deleted:?}");
     for agent in &agents {
@@ -71,9 +74,6 @@ async fn change_on_an_aggregator_reaches_all_nodes() {
     let message = fleet.try_create(target).await.fault(503, "serviceUnavailable");
     assert!(message.starts_with("fleet_unavailable"), "{message}");
     fleet.get("/backup_targets").await;
-    for agent in &agents {
-        assert_sound(agent, 0.0).await;
-    }
     assert!(fleet.stop().await < std::time::Duration::from_secs(2));
 }
 

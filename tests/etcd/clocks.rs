@@ -50,7 +50,7 @@ async fn proof_counts_for_two_intervals_by_the_clock_of_the_node_that_uses_it() 
     report_of(&finder, &locked, "a proof", is_proved).await;
     let of_behind = node_with_clock("behind", &etcd, "-14m");
     let (behind, recent) =
-        (Daemon::start(&of_behind).await, Daemon::start(&node_with_clock("recent", &etcd, "+10m")).await);
+        (Daemon::start(&of_behind).await, Daemon::start(&node_with_clock("recent", &etcd, "+8m")).await);
     let ahead = Daemon::start(&node_with_clock("ahead", &etcd, "+14m")).await;
     for daemon in [&behind, &recent] {
         until_proof_is_used(daemon, &locked).await;
@@ -76,7 +76,10 @@ async fn proof_counts_for_two_intervals_by_the_clock_of_the_node_that_uses_it() 
     for (offset, used) in [("+14m", false), ("-14m", true)] {
         set_clock(&of_behind, offset);
         within(SOON, "a probe with this clock", async || (is_used().await == used).then_some(())).await;
-        until_proof_is_used(&behind, &locked).await;
+        let before = behind.report(&locked).await["checked_at"].clone();
+        let report = report_of(&behind, &locked, "a report", |report| report["checked_at"] != before).await;
+        assert!(is_available(&report) && is_proved(&report), "{report:#}");
+        assert_eq!(report["object_lock_proof"]["node"], "finder", "{report:#}");
     }
     assert_eq!(proofs(&s3), 2);
     for daemon in [&finder, &behind, &recent, &ahead] {
@@ -111,13 +114,13 @@ async fn news_of_a_node_with_a_wrong_clock_never_decides_and_ends() {
     };
     within(SOON, "a fact from the future", async || is_ahead()).await;
     report_of(&other, &id, "news from the future", is_watched).await;
+    let client = etcd.client().await;
+    let alive = client.range(&RangeRequest::key("/fleet/v1/nodes/holder/alive")).await.expect("answered").entries;
+    let lease = alive.first().and_then(|entry| entry.lease).expect("the lease of the holder");
     holder.signal(Signal::SIGSTOP);
     // A node that asks for another fact reads all of them at once, so also the latest news.
     other.create(s3_target(&s3, "versioned")).await;
     // Two intervals and a look at etcd take 56 s. It is 14 minutes until the clock of this node is that of the news.
-    let client = etcd.client().await;
-    let alive = client.range(&RangeRequest::key("/fleet/v1/nodes/holder/alive")).await.expect("answered").entries;
-    let lease = alive.first().and_then(|entry| entry.lease).expect("the lease of the holder");
     let report = within(2 * SOON, "the end of the news", async || {
         // Otherwise the claim would end too, and this node would watch the bucket.
         client.keep_alive(lease).await.expect("answered").expect("renewed");
@@ -127,13 +130,14 @@ async fn news_of_a_node_with_a_wrong_clock_never_decides_and_ends() {
     assert!(is_available(&report), "{report:#}");
     assert_eq!(value_of(&etcd, "claims", &id, "bucket"), "holder");
     holder.signal(Signal::SIGCONT);
-    for daemon in [&holder, &other] {
-        let report = report_of(daemon, &id, "a verdict", is_available).await;
-        assert_eq!(report["status"], "available", "{report:#}");
-    }
     // The probe of the only target was due while the agent was paused.
     assert_sound(&holder, 1.0).await;
     assert_sound(&other, 0.0).await;
+    for daemon in [&holder, &other] {
+        // It has been probed since.
+        let report = daemon.report(&id).await;
+        assert!(is_available(&report), "{report:#}");
+    }
 }
 
 #[tokio::test]

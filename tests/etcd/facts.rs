@@ -285,6 +285,7 @@ async fn paused_holder_whose_lease_has_ended_writes_no_fact_and_is_present_again
     .await;
     let taken_over = client.range(&alive).await.expect("answered").header.revision;
     let answer = proxy.release().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"header\""), "{answer}");
     assert!(!answer.contains("\"succeeded\":true"), "the write with the former claim: {answer}");
 
     paused.signal(Signal::SIGCONT);
@@ -330,8 +331,6 @@ async fn two_agents_with_one_machine_id_are_reported() {
     assert_eq!(metric(&second, "targetwatch_fleet_duplicate_node_id").await, Some(1.0));
     assert_eq!(metric(&second, "targetwatch_fleet_present").await, Some(0.0));
     assert_eq!(metric(&first, "targetwatch_fleet_duplicate_node_id").await, Some(0.0));
-    assert_sound(&first, 0.0).await;
-    assert_sound(&second, 0.0).await;
 }
 
 /// Number of requests of an agent for a bucket so far.

@@ -53,7 +53,7 @@ pub fn use_etcd_as(workspace: &Workspace, urls: &[String], prefix: &str, more: &
     let scheme = if scheme == "https" { "etcd+https" } else { "etcd" };
     let hosts: Vec<&str> = urls.iter().filter_map(|url| Some(url.split_once("://")?.1)).collect();
     let (hosts, cache) = (hosts.join(","), workspace.registry());
-    // Without probes, none can be late.
+    // Short, so that each test would see a late probe.
     workspace.configure("[probe]\nnfs_interval = \"1s\"");
     workspace.configure(&format!(
         "[registry]\nurl = \"{scheme}://{hosts}/{prefix}\"\ncache = {cache:?}\ncompare_interval = \"1s\"\n{more}"
@@ -212,7 +212,7 @@ fn metric_in(metrics: &str, series: &str) -> Option<f64> {
 
 /// Number of probes that began later than [`LATENESS_MAX`] after they were due, and of all that were due.
 async fn late_probes(agent: &Daemon) -> (f64, f64) {
-    // Both are of one moment.
+    // Both values come from one answer.
     let metrics = metrics(agent).await;
     let of = |series: &str| {
         let series = format!("targetwatch_probe_lateness_seconds_{series}");

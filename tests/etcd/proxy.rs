@@ -1,4 +1,4 @@
-//! A TCP proxy before etcd that loses answers or requests, or holds one for some time.
+//! A TCP proxy in front of etcd that loses answers or requests, or holds one for some time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,11 +28,15 @@ const FACT_WRITE: &str = r#""request_put":{"key":"L2ZsZWV0L3YxL2ZhY3Rz"#;
 /// What happens to requests that write facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hold {
+    /// They pass.
     None,
+    /// The next one will be held.
     Next,
+    /// One is held.
     Held,
+    /// The held one is sent to etcd.
     Released,
-    /// With the answer of etcd.
+    /// The answer of etcd to the held one.
     Answered(String),
 }
 
@@ -81,7 +85,7 @@ impl LossyProxy {
             let state = state.wait_for(|hold| matches!(hold, Hold::Answered(_))).await.expect("the proxy runs");
             match &*state {
                 Hold::Answered(answer) => answer.clone(),
-                _ => String::new(),
+                state => panic!("{state:?} instead of an answer"),
             }
         };
         with_timeout("the answer of etcd", answered).await

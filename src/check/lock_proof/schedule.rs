@@ -154,18 +154,20 @@ impl Schedule {
         self.not_before = None;
     }
 
-    /// Records the verdict of another node for the same basis, unless this node found a newer one. The clocks of the
-    /// nodes may differ, and the clock of this node may have been set. So verdicts are compared by the times at which
-    /// they ended on the monotonic clock, and a verdict of another node is as old as it was when it was first seen.
+    /// Records the verdict of another node for the same basis, unless this node found it or a newer one. The clocks of
+    /// the nodes may differ, and the clock of this node may have been set. So verdicts are compared by the monotonic
+    /// times at which they ended. The age of a verdict of another node is measured once, when it is first seen.
     pub fn adopt(&mut self, proof: LockProof, basis: Basis, now: Instant) {
         let seen = self.of_other.as_ref().filter(|(seen, _)| *seen == proof).map(|(_, ended)| *ended);
         let age = || Timestamp::now().duration_since(proof.proved_at).max(SignedDuration::ZERO).unsigned_abs();
         let Some(ended) = seen.or_else(|| now.checked_sub(age())) else { return };
         self.of_other = Some((proof.clone(), ended));
-        let is_newer = |(own, own_ended, about): &(LockProof, Instant, Basis)| {
-            own.node.is_none() && *own_ended >= ended && about.has_same_subject_as(&basis)
+        let is_kept = |(own, own_ended, about): &(LockProof, Instant, Basis)| {
+            // A node that lost its claim gets its own verdict back.
+            let is_same = own.proved_at == proof.proved_at;
+            own.node.is_none() && (is_same || *own_ended >= ended) && about.has_same_subject_as(&basis)
         };
-        if !self.latest.as_ref().is_some_and(is_newer) {
+        if !self.latest.as_ref().is_some_and(is_kept) {
             self.latest = Some((proof, ended, basis));
         }
     }
@@ -348,14 +350,26 @@ pub(super) mod tests {
         assert!(schedule.own_verdict(&basis, now).is_some());
     }
 
+    fn of(node: Option<&str>, proved_at: Timestamp) -> LockProof {
+        LockProof { proved_at, node: node.map(str::to_owned), ..proof(LockVerdict::Enforced) }
+    }
+
+    #[test]
+    fn verdict_that_comes_back_to_its_node_stays_its_own() {
+        let (now, basis) = (Instant::now() + DAY, basis());
+        for clock_was_ahead in [Duration::ZERO, DAY * 30] {
+            let proved_at = Timestamp::now() + clock_was_ahead;
+            let mut schedule = Schedule::default();
+            schedule.found(of(None, proved_at), basis.clone(), now - DAY);
+            schedule.adopt(of(Some("this"), proved_at), basis.clone(), now);
+            assert!(schedule.own_verdict(&basis, now).is_some());
+            assert_eq!(schedule.verdict(&basis, now + DAY * 2), None, "it counts for longer");
+        }
+    }
+
     #[test]
     fn verdict_found_while_the_clock_was_ahead_does_not_outlast_one_of_another_node() {
         let (now, basis) = (Instant::now() + DAY * 3, basis());
-        let of = |node: Option<&str>, proved_at| LockProof {
-            proved_at,
-            node: node.map(str::to_owned),
-            ..proof(LockVerdict::Enforced)
-        };
         let node = |schedule: &Schedule, at| schedule.verdict(&basis, at).map(|proof| proof.node.clone());
         let mut schedule = Schedule::default();
         schedule.found(of(None, Timestamp::now() + DAY * 30), basis.clone(), now - DAY);
@@ -376,15 +390,10 @@ pub(super) mod tests {
         let (now, former) = (Instant::now(), basis());
         let changed = Basis { rule: AgentSettings::quiet().s3_access.pop(), ..basis() };
         assert!(!changed.has_same_subject_as(&former) && changed.access_key_id == former.access_key_id);
-        let of = |node: Option<&str>| LockProof {
-            proved_at: Timestamp::now(),
-            node: node.map(str::to_owned),
-            ..proof(LockVerdict::Enforced)
-        };
-        let of_other = of(Some("b"));
+        let of_other = of(Some("b"), Timestamp::now());
         let [mut using, mut finding] = [Schedule::default(), Schedule::default()];
         using.adopt(of_other.clone(), former.clone(), now);
-        finding.found(of(None), former, now + DAY);
+        finding.found(of(None, Timestamp::now()), former, now + DAY);
         for mut schedule in [using, finding] {
             schedule.adopt(of_other.clone(), changed.clone(), now + DAY);
             assert!(schedule.verdict(&changed, now + DAY).is_some());

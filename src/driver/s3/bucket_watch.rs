@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::fleet_facts::Watcher;
-use super::input::{Input, Pace, TENTH};
+use super::input::{Pace, TENTH};
 use crate::check::CheckLog;
 use crate::model::report::BucketFacts;
 use crate::model::settings::ProbeSettings;
@@ -139,9 +139,13 @@ impl BucketWatch {
         latest.at.elapsed() >= rest.interval(settings).mul_f64(1.0 + latest.later)
     }
 
-    /// Records in the log what this node found when it last asked.
-    pub(super) fn repeat(&self, input: Input<'_>, log: &mut CheckLog) -> (Option<Capacity>, BucketFacts) {
-        let settings = &input.settings.probe;
+    /// Records in the log what this node found when it last asked. `canary_interval` is the time to the next canary.
+    pub(super) fn repeat(
+        &self,
+        settings: &ProbeSettings,
+        canary_interval: Duration,
+        log: &mut CheckLog,
+    ) -> (Option<Capacity>, BucketFacts) {
         let (Some(Latest { asked, asked_at, .. }), Some(rest)) = (&self.latest, &self.rest) else {
             return (None, BucketFacts::default());
         };
@@ -166,7 +170,7 @@ impl BucketWatch {
                     Outcome::Skipped,
                     Some(format!(
                         "written at {asked_at:.0}; the next one is due {} s after that",
-                        input.canary_interval(result.findings()).as_secs()
+                        canary_interval.as_secs()
                     )),
                 ),
                 CheckName::Capacity => (result.outcome, Some(format!("{before}as read at {asked_at:.0}"))),

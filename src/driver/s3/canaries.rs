@@ -75,6 +75,11 @@ impl Canaries {
         self.writes(input) && self.recent(input).is_none()
     }
 
+    /// Returns the time from the latest canary to the next one.
+    pub(super) fn interval(&self, input: Input<'_>) -> Duration {
+        self.latest.as_ref().map_or_else(|| input.canary_interval(&[]), |latest| latest.interval(input))
+    }
+
     /// When the latest canary can be removed, if it is locked.
     pub(super) fn removable_at(&self) -> Option<Instant> {
         self.removable_at

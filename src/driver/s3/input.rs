@@ -9,15 +9,15 @@ use crate::model::report::Finding;
 use crate::model::settings::{AgentSettings, S3AccessRule};
 
 /// Shortest time between two canaries of a node, and between two reads of the configuration, while another node watches
-/// the bucket. Both together take 6 requests. So all requests of a fleet stay below 1.2 times those of one node and a
-/// HEAD of each node in 15 minutes.
+/// the bucket. Both together take 6 requests. So without warnings, all requests of a fleet stay below 1.2 times those of
+/// one node and a HEAD of each node in 15 minutes.
 pub(super) const CANARY_INTERVAL: Duration = Duration::from_hours(24);
 
 /// How many times as long the intervals are while the other nodes cannot be heard.
 pub(super) const TENTH: u32 = 10;
 
-/// How often this node writes to a bucket and reads its configuration, beside the other nodes of its fleet. The order is
-/// from often to rarely.
+/// How often this node writes to a bucket and reads its configuration, beside the other nodes of its fleet. Ordered from
+/// the most frequent to the rarest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pace {
     /// At the intervals of the settings.
@@ -55,8 +55,8 @@ impl<'a> Input<'a> {
         Self { location, settings, rule: rule_for(location, settings), depth, pace: Pace::Full }
     }
 
-    /// Time between a canary with these warnings and the next one. A warning is not kept for a day after its cause has
-    /// ended, because another node watches the bucket.
+    /// Time between a canary with these warnings and the next one. While another node watches the bucket, a canary with
+    /// a warning is repeated sooner, so that the warning does not stay for a day after its cause has ended.
     pub(super) fn canary_interval(&self, warnings: &[Finding]) -> Duration {
         let pace = if warnings.is_empty() { self.pace } else { self.pace.min(Pace::Tenth) };
         pace.stretched(self.settings.s3_canary.interval)

@@ -245,10 +245,8 @@ impl TargetFacts {
                 self.waits = true;
                 true
             }
-            FactSource::Use(proof) => {
-                proofs.adopt(proof, &basis);
-                true
-            }
+            // After a change of this node's clock, the verdict may have expired here and not for the others.
+            FactSource::Use(proof) => proofs.adopt(proof, &basis),
         };
         // A requested proof is one with the path from this node. A proof that has begun is completed.
         let advances = !is_found_elsewhere || depth == Depth::Full || proofs.in_use().is_some();

@@ -93,7 +93,7 @@ async fn canary_of_a_bucket_that_another_node_watches_is_due_later() {
 }
 
 #[tokio::test]
-async fn canary_with_a_warning_is_repeated_within_the_hour_although_another_node_watches() {
+async fn canary_with_a_warning_is_due_sooner_while_another_node_watches() {
     let (location, mut settings) = (location(), settings());
     settings.s3_canary.interval = Duration::from_mins(5);
     for (pace, refuses_list, due) in [

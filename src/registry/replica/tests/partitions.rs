@@ -322,12 +322,12 @@ impl EndedChange {
     async fn of(sent: SentChange) -> Self {
         let SentChange { change, client, began, answer } = sent;
         assert!(answer.is_finished(), "no answer to {change:?}");
-        Self { change, client, began, answer: answer.await.ok(), made: None }
-    }
-
-    /// Whether it was acknowledged, and when.
-    fn acknowledged(&self) -> Option<Instant> {
-        self.answer.as_ref().filter(|(_, outcome)| outcome.is_ok()).map(|(at, _)| *at)
+        let answer = match answer.await {
+            Ok(answer) => Some(answer),
+            Err(error) if error.is_cancelled() => None,
+            Err(error) => panic!("{change:?}: {error}"),
+        };
+        Self { change, client, began, answer, made: None }
     }
 
     /// Whether it may have made a version from the one before.
@@ -362,7 +362,10 @@ impl EndedChange {
                     assert!(versions.iter().enumerate().any(is_current), "decided for an old version: {change:?}");
                 }
             },
-            Some((_, Err(error))) => assert_eq!(*made, None, "made in spite of the answer {error}: {change:?}"),
+            Some((_, Err(error))) => {
+                assert!(!error.to_string().contains("aborted"), "{error}: {change:?}");
+                assert_eq!(*made, None, "made in spite of the answer {error}: {change:?}");
+            }
         }
     }
 }
@@ -374,11 +377,13 @@ fn explain(versions: &[Version], changes: &mut [EndedChange]) {
         if before.content.targets() == after.content.targets() {
             continue;
         }
-        let (mut acknowledged, mut others): (Vec<_>, Vec<_>) = changes
-            .iter_mut()
-            .filter(|change| change.explains(before, after))
-            .partition(|change| change.acknowledged().is_some_and(|at| at >= after.at));
-        match acknowledged.first_mut().or(others.first_mut()) {
+        let doubt = |change: &EndedChange| match &change.answer {
+            Some((at, Ok(_))) if *at >= after.at => 0,
+            None | Some((_, Err(RegistryError::Fleet(SharedChangeError::Uncertain(_))))) => 1,
+            Some(_) => 2,
+        };
+        let possible = changes.iter_mut().filter(|change| change.explains(before, after));
+        match possible.min_by_key(|change| doubt(change)) {
             Some(cause) => cause.made = Some(number + 1),
             None => panic!("no change makes {:?} of {:?}", after.content.targets(), before.content.targets()),
         }
