@@ -132,10 +132,12 @@ impl SimulatedCluster {
         keys.filter(|key| key.starts_with(prefix)).collect()
     }
 
-    /// Returns another cluster, with the keys as they were at a revision.
+    /// Returns another cluster, with the keys and the writes as they were at a revision.
     pub fn at(&self, revision: EtcdRevision) -> Arc<Self> {
-        let keys = self.state().keys_at(revision);
-        Arc::new(Self(Mutex::new(State { revision: revision.0, keys, ..State::default() })))
+        let state = self.state();
+        let (keys, mut writes) = (state.keys_at(revision), state.writes.clone());
+        writes.retain(|write| write.revision <= revision);
+        Arc::new(Self(Mutex::new(State { revision: revision.0, keys, writes, ..State::default() })))
     }
 
     /// Returns all writes so far.
@@ -286,6 +288,7 @@ impl State {
         if writes && self.is_full {
             return Err(EtcdError::NoSpace);
         }
+        // A transaction with a read that is too large changes nothing.
         let read = |operation: &TxnOperation| match operation {
             TxnOperation::Range(request) => Some(self.range(&self.keys, request)),
             TxnOperation::Put { .. } | TxnOperation::Delete(_) => None,

@@ -325,21 +325,22 @@ pub(super) mod tests {
         assert_eq!(schedule.due(&basis(), true, start + DAY), Due::At(start + DAY + RETRY_AFTER));
     }
 
+    /// The proof of a node, or of this one, that ended at a time.
+    fn proof_of(node: Option<&str>, proved_at: Timestamp) -> LockProof {
+        LockProof { proved_at, node: node.map(str::to_owned), ..proof(LockVerdict::Enforced) }
+    }
+
     #[test]
     fn verdict_of_another_node_counts_as_long_as_an_own_one() {
         let (now, basis) = (Instant::now() + DAY * 3, basis());
-        let found = |age: Duration, node: Option<&str>| LockProof {
-            proved_at: Timestamp::now() - age,
-            node: node.map(str::to_owned),
-            ..proof(LockVerdict::Enforced)
-        };
+        let found = |age: Duration, node| proof_of(node, Timestamp::now() - age);
         let mut schedule = Schedule::default();
         schedule.adopt(found(DAY / 2, Some("b")), basis.clone(), now);
         assert_eq!(schedule.verdict(&basis, now).and_then(|proof| proof.node.clone()).as_deref(), Some("b"));
         assert_eq!(schedule.own_verdict(&basis, now), None);
         assert!(schedule.verdict(&basis, now + DAY).is_some() && schedule.verdict(&basis, now + DAY * 2).is_none());
         // The clock of the former holder was ahead.
-        let ahead = LockProof { proved_at: Timestamp::now() + DAY * 30, ..found(DAY, Some("c")) };
+        let ahead = proof_of(Some("c"), Timestamp::now() + DAY * 30);
         schedule.adopt(ahead.clone(), basis.clone(), now);
         schedule.adopt(ahead, basis.clone(), now + DAY);
         assert!(schedule.verdict(&basis, now + DAY * 2).is_none(), "it is not younger than it is known here");
@@ -350,18 +351,14 @@ pub(super) mod tests {
         assert!(schedule.own_verdict(&basis, now).is_some());
     }
 
-    fn of(node: Option<&str>, proved_at: Timestamp) -> LockProof {
-        LockProof { proved_at, node: node.map(str::to_owned), ..proof(LockVerdict::Enforced) }
-    }
-
     #[test]
     fn verdict_that_comes_back_to_its_node_stays_its_own() {
         let (now, basis) = (Instant::now() + DAY, basis());
         for clock_was_ahead in [Duration::ZERO, DAY * 30] {
             let proved_at = Timestamp::now() + clock_was_ahead;
             let mut schedule = Schedule::default();
-            schedule.found(of(None, proved_at), basis.clone(), now - DAY);
-            schedule.adopt(of(Some("this"), proved_at), basis.clone(), now);
+            schedule.found(proof_of(None, proved_at), basis.clone(), now - DAY);
+            schedule.adopt(proof_of(Some("this"), proved_at), basis.clone(), now);
             assert!(schedule.own_verdict(&basis, now).is_some());
             assert_eq!(schedule.verdict(&basis, now + DAY * 2), None, "it counts for longer");
         }
@@ -372,15 +369,15 @@ pub(super) mod tests {
         let (now, basis) = (Instant::now() + DAY * 3, basis());
         let node = |schedule: &Schedule, at| schedule.verdict(&basis, at).map(|proof| proof.node.clone());
         let mut schedule = Schedule::default();
-        schedule.found(of(None, Timestamp::now() + DAY * 30), basis.clone(), now - DAY);
-        schedule.adopt(of(Some("b"), Timestamp::now()), basis.clone(), now);
+        schedule.found(proof_of(None, Timestamp::now() + DAY * 30), basis.clone(), now - DAY);
+        schedule.adopt(proof_of(Some("b"), Timestamp::now()), basis.clone(), now);
         assert_eq!(node(&schedule, now), Some(Some("b".to_owned())));
         assert!(node(&schedule, now + DAY).is_some(), "two intervals of its own verdict have passed");
 
         // The clock of the other node is ahead. Its proof is not newer at each probe.
-        let ahead = of(Some("c"), Timestamp::now() + DAY * 30);
+        let ahead = proof_of(Some("c"), Timestamp::now() + DAY * 30);
         schedule.adopt(ahead.clone(), basis.clone(), now);
-        schedule.found(of(None, Timestamp::now()), basis.clone(), now + DAY / 2);
+        schedule.found(proof_of(None, Timestamp::now()), basis.clone(), now + DAY / 2);
         schedule.adopt(ahead, basis.clone(), now + DAY);
         assert_eq!(node(&schedule, now + DAY), Some(None));
     }
@@ -390,10 +387,10 @@ pub(super) mod tests {
         let (now, former) = (Instant::now(), basis());
         let changed = Basis { rule: AgentSettings::quiet().s3_access.pop(), ..basis() };
         assert!(!changed.has_same_subject_as(&former) && changed.access_key_id == former.access_key_id);
-        let of_other = of(Some("b"), Timestamp::now());
+        let of_other = proof_of(Some("b"), Timestamp::now());
         let [mut using, mut finding] = [Schedule::default(), Schedule::default()];
         using.adopt(of_other.clone(), former.clone(), now);
-        finding.found(of(None, Timestamp::now()), former, now + DAY);
+        finding.found(proof_of(None, Timestamp::now()), former, now + DAY);
         for mut schedule in [using, finding] {
             schedule.adopt(of_other.clone(), changed.clone(), now + DAY);
             assert!(schedule.verdict(&changed, now + DAY).is_some());

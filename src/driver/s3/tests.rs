@@ -534,6 +534,33 @@ fn host_in_fleet() -> (Arc<Host>, Arc<FactBoard>) {
     (Arc::new(Host { facts: Some(board.clone()), ..Host::without_workers() }), board)
 }
 
+#[tokio::test(start_paused = true)]
+async fn lock_proof_that_has_expired_only_on_this_node_is_made_again() {
+    let (location, mut settings) = (location(), settings());
+    settings.lock_proof.interval = Duration::from_nanos(1);
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let (host, board) = host_in_fleet();
+    let mut facts = TargetFacts::new(Uuid::from_u128(1), true, &host);
+    let api = session(FakeObjects::default());
+    let mut prove = async || {
+        let mut log = CheckLog::new(&PLAN[1..], Duration::MAX);
+        facts.prove(&api, input, &configuration(None), &mut log).await;
+        api.api.puts()
+    };
+    prove().await;
+    let key = board.asked_for(Duration::ZERO).remove(0).0;
+    // The clock of the board stands still, so the fact stays new there. The clock of the schedule goes on.
+    board.receive(
+        &key,
+        SharedFact {
+            node: "compute-7".to_owned(),
+            observed_at: Timestamp::now() + Duration::from_hours(1),
+            value: r#"{"verdict":"enforced","why":""}"#.to_owned(),
+        },
+    );
+    assert_eq!((prove().await, prove().await), (0, 1));
+}
+
 #[tokio::test]
 async fn lock_proof_of_another_node_is_used_with_the_same_access_key_only() {
     let (location, settings) = (location(), settings());
