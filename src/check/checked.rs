@@ -90,8 +90,18 @@ impl<T> Checked<T> {
     /// Adds to the detail when the fact was read, for a fact from a cache.
     #[must_use]
     pub fn read_at(self, at: Timestamp) -> Self {
+        self.also(format!("as read at {at:.0}"))
+    }
+
+    /// Adds to the detail which node read the fact, and when.
+    #[must_use]
+    pub fn read_by(self, node: &str, at: Timestamp) -> Self {
+        self.also(format!("as read by the node {node} at {at:.0}"))
+    }
+
+    fn also(self, more: String) -> Self {
         let before = self.detail.as_ref().map(|detail| format!("{detail}, ")).unwrap_or_default();
-        self.detail(format!("{before}as read at {at:.0}"))
+        self.detail(before + &more)
     }
 
     /// Returns the fact of a check that passed.

@@ -44,7 +44,7 @@ use crate::check::canary::{ProcessRole, ServiceClock};
 use crate::model::report::{BucketFacts, KindFacts, RequestCount, Scope};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckName, MountName, Reason, S3Location, S3Target, TargetId};
-use crate::s3::{DefaultRetention, Versioning};
+use crate::s3::{BucketUsage, DefaultRetention, Versioning};
 use bucket_watch::{AskedBucket, BucketWatch, Rest, wait_after_news};
 use fleet_facts::WatchState;
 use input::{BucketSession, Input, rule_for};
@@ -145,7 +145,7 @@ impl S3Driver {
             PathState::Open => {
                 facts.fleet.renew(settings);
                 *was_healthy = true;
-                Some(watch.repeat(&settings.probe, node.canaries.interval(input), log))
+                Some(watch.repeat(&settings.probe, node.canaries.interval(input), log.of(Scope::Target)).await)
             }
             PathState::Broken => {
                 watch.forget();
@@ -175,7 +175,7 @@ impl S3Driver {
             node.reach(input, canary_decides, log.of(Scope::Node)).await
         else {
             if let Some(access_key_id) = watch.access_key_id() {
-                facts.fleet.share_bucket(access_key_id, log.failure_reason(), "");
+                facts.fleet.share_bucket(access_key_id, log.failure_reason(), "", &BucketUsage::default());
             }
             watch.forget();
             return (None, BucketFacts { lock_proof: facts.lock_before_answer(input), ..BucketFacts::default() });
@@ -239,7 +239,7 @@ impl S3Driver {
             // This node takes part in the choice of the node that watches the bucket.
             facts.fleet.watched(&asked.access_key_id, &asked.configuration, settings);
         }
-        facts.fleet.share_bucket(&asked.access_key_id, log.failure_reason(), &asked.configuration);
+        facts.fleet.share_bucket(&asked.access_key_id, log.failure_reason(), &asked.configuration, &usage);
         if is_available {
             watch.keep(asked, !facts.is_in_progress());
         } else {

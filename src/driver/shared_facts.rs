@@ -265,16 +265,16 @@ impl FactBoard {
         }
     }
 
-    /// Waits until a fact has another value than `used`, or until this node finds it for all. Dropping the future is
+    /// Waits until a fact is not as `is_as_used` expects, or until this node finds it for all. Dropping the future is
     /// safe.
-    pub async fn outdated(&self, key: &FactKey, used: &str) {
+    pub async fn outdated(&self, key: &FactKey, is_as_used: impl Fn(&SharedFact) -> bool) {
         loop {
             let mut news = pin!(self.news.notified());
             // Before the fact is read, so that no news after it is missed.
             news.as_mut().enable();
             let is_outdated = self.entries().get(key).is_some_and(|entry| {
-                let is_used = entry.received.as_ref().is_some_and(|(fact, _)| fact.value == used);
-                entry.role == FactRole::Holder || !is_used
+                let is_current = entry.received.as_ref().is_some_and(|(fact, _)| is_as_used(fact));
+                entry.role == FactRole::Holder || !is_current
             });
             if is_outdated {
                 return;
@@ -465,14 +465,14 @@ mod tests {
         let ask = || board.turn(FactQuestion { key: &key, age_max: HOUR, wanted_for: HOUR });
         assert_eq!((ask(), board.is_awaited()), (Turn::Find, false));
         board.receive(&key, fact(Duration::ZERO));
-        let mut outdated = pin!(board.outdated(&key, "{}"));
+        let mut outdated = pin!(board.outdated(&key, |fact| fact.value == "{}"));
         assert!(outdated.as_mut().now_or_never().is_none());
         // The same value, found later.
         board.receive(&key, fact(Duration::ZERO));
         assert!(outdated.as_mut().now_or_never().is_none());
         board.receive(&key, SharedFact { value: "bad".to_owned(), ..fact(Duration::ZERO) });
         outdated.await;
-        let mut outdated = pin!(board.outdated(&key, "bad"));
+        let mut outdated = pin!(board.outdated(&key, |fact| fact.value == "bad"));
         assert!(outdated.as_mut().now_or_never().is_none());
         board.set_role(&key, FactRole::Holder);
         outdated.await;

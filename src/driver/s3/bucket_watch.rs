@@ -22,9 +22,12 @@ use jiff::Timestamp;
 use super::fleet_facts::Watcher;
 use super::input::{Pace, TENTH};
 use crate::check::CheckLog;
+use crate::check::capacity::bucket_capacity;
+use crate::driver::shared_facts::SharedFact;
 use crate::model::report::BucketFacts;
 use crate::model::settings::ProbeSettings;
 use crate::model::{Capacity, CheckName, CheckResult, Outcome, random_fraction};
+use crate::s3::BucketUsage;
 use crate::s3::aws::ClientIdentity;
 
 /// Largest random delay of a question, as a part of its interval, so that nodes do not ask together. No question is
@@ -140,7 +143,7 @@ impl BucketWatch {
     }
 
     /// Records in the log what this node found when it last asked. `canary_interval` is the time to the next canary.
-    pub(super) fn repeat(
+    pub(super) async fn repeat(
         &self,
         settings: &ProbeSettings,
         canary_interval: Duration,
@@ -150,7 +153,7 @@ impl BucketWatch {
             return (None, BucketFacts::default());
         };
         let why = match rest {
-            Rest::Watched(Watcher { fact }) => format!(
+            Rest::Watched(Watcher { fact, .. }) => format!(
                 "the node {} asks every {} s, and found it available at {:.0}",
                 fact.node,
                 settings.s3_interval.as_secs(),
@@ -161,7 +164,15 @@ impl BucketWatch {
                 rest.interval(settings).as_secs()
             ),
         };
+        let (mut capacity, mut facts) = (asked.capacity, asked.facts.clone());
         for result in &asked.checks {
+            if let (CheckName::Capacity, Some((fact, usage))) = (result.check, self.newer_usage()) {
+                let checked = bucket_capacity(usage, None, settings.nearly_full_percent);
+                let checked = checked.read_by(&fact.node, fact.observed_at);
+                capacity = log.run(CheckName::Capacity, async { checked }).await;
+                facts.object_count = usage.object_count;
+                continue;
+            }
             let before = result.detail.as_ref().map(|detail| format!("{detail}, ")).unwrap_or_default();
             let (outcome, detail) = match result.check {
                 CheckName::Reachable | CheckName::InUse => continue,
@@ -181,7 +192,13 @@ impl BucketWatch {
             log.repeat(repeated);
         }
         let (at, node) = (Some(*asked_at), self.watcher().map(|watcher| watcher.fact.node.clone()));
-        (asked.capacity, BucketFacts { asked_at: at, watched_by: node, ..asked.facts.clone() })
+        (capacity, BucketFacts { asked_at: at, watched_by: node, ..facts })
+    }
+
+    /// Usage of the bucket, if the node that watches it read it after this one did.
+    fn newer_usage(&self) -> Option<(&SharedFact, &BucketUsage)> {
+        let (Watcher { fact, usage, .. }, latest) = (self.watcher()?, self.latest.as_ref()?);
+        Some((fact, usage.as_ref()?)).filter(|_| fact.observed_at > latest.asked_at)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::model::digest::sha256_hex;
 use crate::model::settings::AgentSettings;
 use crate::model::usage_listing::{UsageTally, WholeCount};
 use crate::model::{LockProof, LockVerdict, Reason, TargetId, UsageListing};
+use crate::s3::BucketUsage;
 
 /// Probes after which a bucket that was not reached again is left to other nodes.
 const WANTED_FOR_INTERVALS: u32 = 3;
@@ -56,6 +57,11 @@ pub(super) enum WatchState {
 pub(super) struct Watcher {
     /// Its latest fact.
     pub(super) fact: SharedFact,
+    /// Usage of the bucket according to this fact. `None` if the service does not report it, or an older release of
+    /// the agent found the fact.
+    pub(super) usage: Option<BucketUsage>,
+    /// Configuration of the bucket.
+    configuration: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,6 +70,17 @@ struct StoredBucket {
     reason: Option<String>,
     /// Versioning, object lock and default retention.
     configuration: String,
+    /// Usage, if the service reports it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<StoredUsage>,
+}
+
+/// The part of [`BucketUsage`] that depends on the bucket alone.
+#[derive(Serialize, Deserialize)]
+struct StoredUsage {
+    used_bytes: u64,
+    object_count: Option<u64>,
+    quota_bytes: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,6 +97,24 @@ struct StoredCount {
     bytes: u64,
     counts_versions: bool,
     began_at: Timestamp,
+}
+
+impl StoredBucket {
+    fn is_available_with(&self, configuration: &str) -> bool {
+        self.reason.is_none() && self.configuration == configuration
+    }
+}
+
+impl StoredUsage {
+    fn of(usage: &BucketUsage) -> Option<Self> {
+        let BucketUsage { used_bytes, object_count, quota_bytes, .. } = *usage;
+        used_bytes.map(|used_bytes| Self { used_bytes, object_count, quota_bytes })
+    }
+
+    fn into_usage(self) -> BucketUsage {
+        let Self { used_bytes, object_count, quota_bytes } = self;
+        BucketUsage { used_bytes: Some(used_bytes), object_count, quota_bytes, ..BucketUsage::default() }
+    }
 }
 
 impl SharedBucketFacts {
@@ -142,8 +177,11 @@ impl SharedBucketFacts {
         let key = self.key_of_bucket(access_key_id);
         let source = self.source(&key, age_max, settings, |fact| {
             let stored: StoredBucket = serde_json::from_str(&fact.value).ok()?;
-            let is_available = stored.reason.is_none() && stored.configuration == configuration;
-            Some(if is_available { WatchState::Available(Watcher { fact: fact.clone() }) } else { WatchState::Changed })
+            if !stored.is_available_with(configuration) {
+                return Some(WatchState::Changed);
+            }
+            let (usage, configuration) = (stored.usage.map(StoredUsage::into_usage), stored.configuration);
+            Some(WatchState::Available(Watcher { fact: fact.clone(), usage, configuration }))
         });
         match source {
             FactSource::Use(watched) => watched,
@@ -153,9 +191,16 @@ impl SharedBucketFacts {
     }
 
     /// Shares whether the bucket is available, if this node watches it.
-    pub(super) fn share_bucket(&self, access_key_id: &str, reason: Option<Reason>, configuration: &str) {
+    pub(super) fn share_bucket(
+        &self,
+        access_key_id: &str,
+        reason: Option<Reason>,
+        configuration: &str,
+        usage: &BucketUsage,
+    ) {
         let reason = reason.map(|reason| reason.as_str().to_owned());
-        let value = StoredBucket { reason, configuration: configuration.to_owned() };
+        let usage = StoredUsage::of(usage);
+        let value = StoredBucket { reason, configuration: configuration.to_owned(), usage };
         self.share(&self.key_of_bucket(access_key_id), Timestamp::now(), &value);
     }
 
@@ -166,11 +211,15 @@ impl SharedBucketFacts {
         }
     }
 
-    /// Waits until the node that watches the bucket has news. Returns the number of nodes, which all get them. Never
+    /// Waits until the bucket is not as the node that watches it found it, apart from its usage. Returns the number of nodes, which all get them. Never
     /// returns without a fleet. Dropping the future is safe.
     pub(super) async fn news(&self, access_key_id: &str, watcher: &Watcher) -> u64 {
         let Some(board) = self.board() else { return std::future::pending().await };
-        board.outdated(&self.key_of_bucket(access_key_id), &watcher.fact.value).await;
+        let is_as_before = |fact: &SharedFact| {
+            let stored = serde_json::from_str::<StoredBucket>(&fact.value);
+            stored.is_ok_and(|stored| stored.is_available_with(&watcher.configuration))
+        };
+        board.outdated(&self.key_of_bucket(access_key_id), is_as_before).await;
         board.pace().nodes
     }
 

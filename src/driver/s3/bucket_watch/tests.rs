@@ -45,8 +45,11 @@ enum BucketState {
     Versioned,
 }
 
-/// State of a service, and the access key and method of each request.
-type ServiceState = (BucketState, Vec<(String, Method)>);
+/// State of a service, the access key and method of each request, and the usage that the service reports, in bytes.
+type ServiceState = (BucketState, Vec<(String, Method)>, Option<u64>);
+
+/// Quota of the bucket, in bytes, if the service reports its usage.
+const QUOTA: u64 = 1_000;
 
 /// A service with one bucket, which records the access key and method of each request.
 struct CountingService {
@@ -59,7 +62,7 @@ impl CountingService {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let state = Arc::new(Mutex::new((BucketState::Available, Vec::new())));
+        let state = Arc::new(Mutex::new((BucketState::Available, Vec::new(), None)));
         let router = Router::new().fallback(answer).with_state(state.clone());
         let serving = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -73,6 +76,10 @@ impl CountingService {
 
     fn set(&self, bucket: BucketState) {
         self.state.lock().expect("no panic").0 = bucket;
+    }
+
+    fn set_used_bytes(&self, used_bytes: u64) {
+        self.state.lock().expect("no panic").2 = Some(used_bytes);
     }
 
     /// Forgets the requests so far, and returns them.
@@ -96,7 +103,15 @@ async fn answer(State(state): State<Arc<Mutex<ServiceState>>>, request: Request)
             "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>".into_response()
         }
         _ if query.contains("versioning") => "<VersioningConfiguration/>".into_response(),
-        _ => StatusCode::OK.into_response(),
+        _ => match state.2 {
+            Some(used_bytes) => [
+                ("X-RGW-Bytes-Used", used_bytes.to_string()),
+                ("X-RGW-Object-Count", "3".to_owned()),
+                ("X-RGW-Quota-Bucket-Size", QUOTA.to_string()),
+            ]
+            .into_response(),
+            None => StatusCode::OK.into_response(),
+        },
     }
 }
 
@@ -219,6 +234,45 @@ async fn nodes_ask_a_watched_bucket_rarely_and_say_when_they_did() {
     }
     let of_holder = probes[0].facts.as_ref().and_then(|facts| facts.bucket()).expect("a bucket");
     assert_eq!(of_holder.watched_by, None);
+}
+
+#[tokio::test]
+async fn nodes_report_the_usage_that_the_watching_node_has_read() {
+    let (service, mut nodes) = start(RARELY).await;
+    let capacity = |probe: &Probe| {
+        let bucket = probe.facts.as_ref().and_then(|facts| facts.bucket()).expect("a bucket");
+        let result = probe.checks.iter().find(|result| result.check == CheckName::Capacity).expect("the check");
+        let warning = result.findings().first().map(|finding| finding.reason);
+        (probe.capacity, bucket.object_count, warning, result.detail.clone().unwrap_or_default())
+    };
+    let unreported = (Some(Capacity::default()), None, None);
+    for (used_bytes, warning) in [(400, None), (500, None), (999, Some(Reason::NearlyFull))] {
+        service.set_used_bytes(used_bytes);
+        // A node learns in the second minute what the first node has read in the first.
+        let probes = pass(&mut nodes, 2).await;
+        let requests = service.take();
+        assert_eq!((1..NODES).map(|number| heads_of(&requests, number)).sum::<usize>(), 0, "{requests:?}");
+        for probe in &probes[1..] {
+            let (capacity, objects, warned, detail) = capacity(probe);
+            assert_eq!(capacity, Some(Capacity::from_bucket(Some(used_bytes), Some(QUOTA))));
+            assert_eq!((objects, warned), (Some(3), warning));
+            assert!(detail.starts_with("as read by the node n0 at "), "{detail}");
+        }
+        // The usage is no news, for which a node would ask the bucket.
+        let settings = nodes[1].settings.clone();
+        assert!(futures::FutureExt::now_or_never(nodes[1].driver.outdated(&settings)).is_none());
+    }
+    // The settings of a node decide what it calls nearly full.
+    nodes[1].settings.probe.nearly_full_percent = 99.95;
+    let probes = pass(&mut nodes, 1).await;
+    let warnings = [1, 2].map(|number| capacity(&probes[number]).2);
+    assert_eq!(warnings, [None, Some(Reason::NearlyFull)]);
+
+    service.state.lock().expect("no panic").2 = None;
+    let probes = pass(&mut nodes, 2).await;
+    let (capacity, objects, warned, detail) = capacity(&probes[1]);
+    assert_eq!((capacity, objects, warned), unreported, "as the node found it itself");
+    assert!(detail.starts_with("the service does not report") && detail.contains(", as read at "), "{detail}");
 }
 
 #[tokio::test]
