@@ -401,20 +401,19 @@ impl SharedRegistry for EtcdRegistry {
         let new = SharedVersion { generation, ..expected };
         let txn = Txn { compares, success, failure: vec![TxnOperation::get(self.keys.generation())] };
         match self.store.commit(&txn).await {
-            Ok(answer) if answer.succeeded => {
-                self.set_known(new);
-                Ok(new)
-            }
+            Ok(answer) if answer.succeeded => {}
             Ok(TxnAnswer { results, .. }) => {
                 let found = results.into_iter().next().and_then(TxnResult::into_entry);
                 if found.is_some_and(|found| found.value == expected.generation.to_string().as_bytes()) {
                     let text = "the registry in etcd has another target with the same export, which it does not list";
                     return Err(Unavailable(text.to_owned()).into());
                 }
-                Err(SharedCommitError::Conflict)
+                return Err(SharedCommitError::Conflict);
             }
-            Err(error) if error.is_uncertain() => self.settle(expected, generation, &error).await.map(|()| new),
-            Err(error) => Err(unavailable(error).into()),
+            Err(error) if error.is_uncertain() => self.settle(expected, generation, &error).await?,
+            Err(error) => return Err(unavailable(error).into()),
         }
+        self.set_known(new);
+        Ok(new)
     }
 }
