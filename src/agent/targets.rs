@@ -134,8 +134,14 @@ impl Agent {
         if !self.shared.has_tasks || self.is_elsewhere(id) {
             return self.change(|_| Ok(Change::DeleteTarget(id))).await.map(drop);
         }
+        let mailbox = self.mailbox(id)?;
+        // Before the task is interrupted, so that no probe waits for a registry that does not answer.
+        {
+            let _changing = self.shared.begin_change().await?;
+            self.shared.registry.verify(&Change::DeleteTarget(id)).await?;
+        }
         // The task may have ended, because another request deleted the target or the agent stops.
-        let answer = self.mailbox(id)?.delete().await.ok_or_else(|| self.no_task(id))?;
+        let answer = mailbox.delete().await.ok_or_else(|| self.no_task(id))?;
         let agent = self.clone();
         run_to_completion(async move {
             let snapshot = answer.await.map_err(|_| agent.no_task(id))??;

@@ -234,18 +234,13 @@ impl Task {
 
     async fn delete(&mut self) -> Result<Arc<Snapshot>, AgentError> {
         let id = self.target.id;
-        let change = Change::DeleteTarget(id);
-        {
-            let _changing = self.shared.begin_change().await?;
-            self.shared.registry.verify(&change).await?;
-        }
         match self.unmount().await {
             Ok(()) => {}
             Err(DetachError::Busy) => return Err(AgentError::Busy { id, path: self.mount_path() }),
             Err(DetachError::Failed(finding)) => return Err(AgentError::Detach { id, finding }),
         }
         let _changing = self.shared.begin_change().await?;
-        Ok(self.shared.registry.change(&change).await?)
+        Ok(self.shared.registry.change(&Change::DeleteTarget(id)).await?)
     }
 
     /// Unmounts a target that another writer removed from the registry or from this node. Tries again while that fails,
