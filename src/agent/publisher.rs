@@ -52,6 +52,11 @@ impl ViewPublisher {
         self.view.borrow().clone()
     }
 
+    /// Returns the number of targets. Holds no view, which would have to be copied for the next report.
+    pub(super) fn targets(&self) -> usize {
+        self.view.borrow().targets.len()
+    }
+
     /// Returns a receiver of each new view. A slow receiver skips views.
     pub(super) fn watch(&self) -> watch::Receiver<Arc<View>> {
         self.view.subscribe()
