@@ -53,7 +53,7 @@ impl ViewPublisher {
     }
 
     /// Returns the number of targets. Holds no view, which would have to be copied for the next report.
-    pub(super) fn targets(&self) -> usize {
+    pub(super) fn target_count(&self) -> usize {
         self.view.borrow().targets.len()
     }
 

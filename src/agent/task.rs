@@ -30,8 +30,8 @@ pub(super) use mailbox::Mailbox;
 const JITTER: f64 = 0.1;
 
 /// Number of targets that are probed at the same time, on average. The first of them finds cold caches: of a hundred
-/// targets, a probe takes 60 to 85 % of the processor time that it takes with two or three at a time. A hundred at a
-/// time would delay answers to clients by 10 ms (`cargo bench --bench agent`).
+/// targets, a probe takes 60 to 85 % of the processor time that it takes with two or three at a time. With a
+/// hundred at a time, 1 % of the answers to clients came 10 ms later (`cargo bench --bench agent`).
 const PROBES_TOGETHER: f64 = 8.0;
 
 /// Largest distance of the times at which targets with the same interval are probed, as a fraction of the interval.
@@ -131,7 +131,7 @@ impl Task {
     async fn work(&mut self, first: FirstProbe) {
         let wait = match first {
             FirstProbe::Now => Duration::ZERO,
-            FirstProbe::Soon => start_spread(self.shared.views.targets()).mul_f64(random_fraction()),
+            FirstProbe::Soon => start_spread(self.shared.views.target_count()).mul_f64(random_fraction()),
         };
         let mut due = None;
         let mut latest_settings = self.settings.borrow().clone();
@@ -152,7 +152,7 @@ impl Task {
                     // Boxed like the rare steps below, so that a waiting task takes half of the memory.
                     let interrupted = Box::pin(self.probe(&settings)).instrument(span).await;
                     let interval = self.driver.interval(&settings);
-                    let next = next_probe(began, interval, self.shared.views.targets(), random_fraction());
+                    let next = next_probe(began, interval, self.shared.views.target_count(), random_fraction());
                     let next = match self.driver.next_due() {
                         Some(wait) => next.min(Instant::now() + wait.max(DUE_GAP)),
                         None => next,
@@ -297,15 +297,13 @@ fn start_spread(targets: usize) -> Duration {
 /// Returns when the probe after the one that `began` is due: after the interval with its [`JITTER`], on the grid of all
 /// `targets` with this interval. `random` is from 0 to 1.
 fn next_probe(began: Instant, interval: Duration, targets: usize, random: f64) -> Instant {
-    // The phase is random, because nodes that were started together have targets with the same intervals.
-    static ORIGIN_AND_PHASE: LazyLock<(Instant, Duration)> =
-        LazyLock::new(|| (Instant::now(), GRID_MAX.mul_f64(random_fraction())));
-    let (origin, phase) = *ORIGIN_AND_PHASE;
+    // Random, because nodes that were started together have targets with the same intervals.
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(|| Instant::now() + GRID_MAX.mul_f64(random_fraction()));
     let part = (PROBES_TOGETHER / targets.max(1) as f64).min(GRID);
     let grid = interval.mul_f64(part).min(GRID_MAX).max(Duration::from_nanos(1));
     let spread = interval.mul_f64(2.0 * JITTER).saturating_sub(grid);
     let latest = began + interval.mul_f64(1.0 - JITTER) + grid + spread.mul_f64(random);
-    let beyond = (latest.saturating_duration_since(origin) + phase).as_nanos() % grid.as_nanos();
+    let beyond = latest.saturating_duration_since(*ORIGIN).as_nanos() % grid.as_nanos();
     latest - Duration::from_nanos(u64::try_from(beyond).unwrap_or_default())
 }
 

@@ -265,16 +265,16 @@ impl FactBoard {
         }
     }
 
-    /// Waits until a fact is not as `is_as_used` expects, or until this node finds it for all. Dropping the future is
-    /// safe.
-    pub async fn outdated(&self, key: &FactKey, is_as_used: impl Fn(&SharedFact) -> bool) {
+    /// Waits until a fact is no longer one that `is_current` accepts, or until this node finds it for all. Dropping the
+    /// future is safe.
+    pub async fn outdated(&self, key: &FactKey, is_current: impl Fn(&SharedFact) -> bool) {
         loop {
             let mut news = pin!(self.news.notified());
             // Before the fact is read, so that no news after it is missed.
             news.as_mut().enable();
             let is_outdated = self.entries().get(key).is_some_and(|entry| {
-                let is_current = entry.received.as_ref().is_some_and(|(fact, _)| is_as_used(fact));
-                entry.role == FactRole::Holder || !is_current
+                let is_known = entry.received.as_ref().is_some_and(|(fact, _)| is_current(fact));
+                entry.role == FactRole::Holder || !is_known
             });
             if is_outdated {
                 return;

@@ -1,7 +1,7 @@
 //! Agents that share a registry in etcd, and what must be true of them in every failure.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -21,6 +21,10 @@ const LOAD_FACTOR: u32 = 3;
 /// Latest start of a due probe, in seconds. It is a bound of the histogram, and less than the 4 s for which a request
 /// to a member waits.
 const LATENESS_MAX: &str = "2.5";
+
+/// Time in which a target is probed, also while a change waits for etcd: an interval of 1 s with its jitter, and
+/// [`LATENESS_MAX`].
+const PROBED_WITHIN: Duration = Duration::from_millis(1100 + 2500);
 
 /// Largest resident memory of an agent that was built without optimization.
 const MEMORY_MAX_BYTES: f64 = 96.0 * 1024.0 * 1024.0;
@@ -129,13 +133,20 @@ impl Node {
             answer.body
         };
         let message = refused(self.try_create("127.0.0.1:/refused").await).await;
-        // The default target cannot be deleted before the others. It is probed while the deletion waits for etcd, which
-        // the invariants show.
         let targets = self.agent.targets().await;
+        // The default target cannot be deleted before the others.
         if let Some(last) = targets.last() {
-            let path = format!("/backup_targets/{}", last["id"].as_str().expect("text"));
-            refused(self.agent.request("DELETE", &path, None).await).await;
+            let id = last["id"].as_str().expect("text");
+            let path = format!("/backup_targets/{id}");
+            let began = Instant::now();
+            let probed = async {
+                wait_until_probed(&self.agent, id).await;
+                began.elapsed()
+            };
+            let (answer, probed_after) = tokio::join!(self.agent.request("DELETE", &path, None), probed);
+            refused(answer).await;
             assert_eq!(self.agent.targets().await.len(), targets.len(), "a refused deletion deletes nothing");
+            assert!(probed_after < PROBED_WITHIN, "the target was probed {probed_after:?} after the deletion began");
         }
         message
     }
@@ -233,13 +244,17 @@ async fn late_probes(agent: &Daemon) -> (f64, f64) {
     (all - in_time, all)
 }
 
+/// Waits until a probe ends.
+async fn wait_until_probed(agent: &Daemon, id: &str) {
+    let checked_at = agent.report(id).await["checked_at"].clone();
+    eventually("a probe", async || (agent.report(id).await["checked_at"] != checked_at).then_some(())).await;
+}
+
 /// Asserts that each target is probed now, and that at most `late_max` probes began late.
 async fn assert_probes_are_not_late(agent: &Daemon, targets: &[Value], late_max: f64) {
     let (_, before) = late_probes(agent).await;
     for target in targets {
-        let id = target["id"].as_str().expect("text");
-        let checked_at = agent.report(id).await["checked_at"].clone();
-        eventually("a probe", async || (agent.report(id).await["checked_at"] != checked_at).then_some(())).await;
+        wait_until_probed(agent, target["id"].as_str().expect("text")).await;
     }
     if !targets.is_empty() {
         eventually("a probe that was due", async || (late_probes(agent).await.1 > before).then_some(())).await;

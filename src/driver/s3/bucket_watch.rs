@@ -3,8 +3,9 @@
 //! The node that holds the claim of the fact `bucket` asks the bucket at each interval, and shares whether it is
 //! available. While it is, the other nodes verify only their own path at each interval, with a connection and a TLS
 //! handshake. They ask the bucket itself at `[fleet] bucket_check_interval`, and write a canary each
-//! [`CANARY_INTERVAL`](super::input::CANARY_INTERVAL). A report repeats what the node found itself and says when. So no node reports a bucket as
-//! available that it did not reach with its own credentials.
+//! [`CANARY_INTERVAL`](super::input::CANARY_INTERVAL). A report repeats what the node found itself and says when. So no
+//! node reports a bucket as available that it did not reach with its own credentials. Only sizes are those of the other
+//! node, if it has read them later.
 //!
 //! | event | what this node does |
 //! |---|---|
@@ -142,7 +143,8 @@ impl BucketWatch {
         latest.at.elapsed() >= rest.interval(settings).mul_f64(1.0 + latest.later)
     }
 
-    /// Records in the log what this node found when it last asked. `canary_interval` is the time to the next canary.
+    /// Records in the log what this node found when it last asked, and the sizes that the node that watches the bucket
+    /// has read since then. `canary_interval` is the time to the next canary.
     pub(super) async fn repeat(
         &self,
         settings: &ProbeSettings,
@@ -195,7 +197,7 @@ impl BucketWatch {
         (capacity, BucketFacts { asked_at: at, watched_by: node, ..facts })
     }
 
-    /// Usage of the bucket, if the node that watches it read it after this one did.
+    /// Returns the fact of the node that watches the bucket and the usage in it, if that node has asked later.
     fn newer_usage(&self) -> Option<(&SharedFact, &BucketUsage)> {
         let (Watcher { fact, usage, .. }, latest) = (self.watcher()?, self.latest.as_ref()?);
         Some((fact, usage.as_ref()?)).filter(|_| fact.observed_at > latest.asked_at)

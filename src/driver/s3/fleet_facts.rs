@@ -57,10 +57,9 @@ pub(super) enum WatchState {
 pub(super) struct Watcher {
     /// Its latest fact.
     pub(super) fact: SharedFact,
-    /// Usage of the bucket according to this fact. `None` if the service does not report it, or an older release of
-    /// the agent found the fact.
+    /// Usage of the bucket, if the service reports it.
     pub(super) usage: Option<BucketUsage>,
-    /// Configuration of the bucket.
+    /// Configuration of the bucket, as the nodes share it.
     configuration: String,
 }
 
@@ -211,15 +210,16 @@ impl SharedBucketFacts {
         }
     }
 
-    /// Waits until the bucket is not as the node that watches it found it, apart from its usage. Returns the number of nodes, which all get them. Never
-    /// returns without a fleet. Dropping the future is safe.
+    /// Waits until the node that watches the bucket finds it unavailable, or with another configuration, or until
+    /// another node has to watch it. Another usage is no news. Returns the number of nodes, which all get the news.
+    /// Never returns without a fleet. Dropping the future is safe.
     pub(super) async fn news(&self, access_key_id: &str, watcher: &Watcher) -> u64 {
         let Some(board) = self.board() else { return std::future::pending().await };
-        let is_as_before = |fact: &SharedFact| {
+        let is_current = |fact: &SharedFact| {
             let stored = serde_json::from_str::<StoredBucket>(&fact.value);
             stored.is_ok_and(|stored| stored.is_available_with(&watcher.configuration))
         };
-        board.outdated(&self.key_of_bucket(access_key_id), is_as_before).await;
+        board.outdated(&self.key_of_bucket(access_key_id), is_current).await;
         board.pace().nodes
     }
 
