@@ -21,8 +21,11 @@
 //! Healthy storage answers sooner than a worker starts, and a message to a worker costs ten times the time that
 //! healthy storage takes to answer. So a few workers serve any number of healthy targets, and calls share messages.
 //! The number of *slots* is the number of workers that are kept idle. Calls that wait for a slot share the next idle
-//! worker. A dispatch whose worker does not answer promptly gives up its slot and the calls that it has not started.
-//! These calls then continue alone, so no call waits for the storage of another.
+//! worker. While any slot is in use, they wait until they fill a message or a slot becomes free, as small segments do
+//! in TCP (RFC 896). So a thousand calls at once are 70 messages instead of 210.
+//!
+//! A dispatch whose worker does not answer promptly gives up its slot and the calls that it has not started. These calls
+//! then continue alone, so no call waits for the storage of another.
 
 use std::collections::VecDeque;
 
@@ -139,10 +142,17 @@ impl<C: Call, W: IdleWorker> CallQueue<C, W> {
         if self.slots_free == 0 {
             return None;
         }
-        let mut calls = vec![self.queue.pop_front()?];
+        let is_shared = |call: &C| call.route() == Route::Shared;
+        let all_slots_are_free = self.slots_free == self.idle_max.max(1);
+        let first = if all_slots_are_free || self.queue.len() >= BATCH_MAX {
+            0
+        } else {
+            // Shared calls wait for others. Another call would wait for nothing.
+            self.queue.iter().position(|call| !is_shared(call))?
+        };
+        let mut calls = vec![self.queue.remove(first)?];
         self.slots_free -= 1;
         let worker = self.take_idle(1);
-        let is_shared = |call: &C| call.route() == Route::Shared;
         if worker.is_some() && is_shared(&calls[0]) {
             while calls.len() < BATCH_MAX && self.queue.front().is_some_and(is_shared) {
                 calls.extend(self.queue.pop_front());
