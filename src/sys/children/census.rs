@@ -53,6 +53,15 @@ struct Inner {
     killed: AtomicU64,
 }
 
+impl Inner {
+    /// Wakes those who wait for a change, if there are any. Whoever subscribes later looks at the state later.
+    fn notify(&self) {
+        if self.changed.receiver_count() > 0 {
+            self.changed.send_replace(());
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Claimed targets, each with its child if that is stuck.
@@ -124,12 +133,17 @@ impl ChildCensus {
     /// # Errors
     /// [`ClaimError::Stuck`] as soon as that is known, [`ClaimError::Busy`] at `deadline`.
     pub async fn claim(&self, target: TargetId, deadline: Instant) -> Result<TargetClaim, ClaimError> {
-        let mut changed = self.inner.changed.subscribe();
+        let mut changed = None;
         loop {
             match self.try_claim(target) {
                 Err(ClaimError::Busy) => {}
                 decided => return decided,
             }
+            // Subscribed before the next try, which sees what changed until then.
+            let Some(changed) = &mut changed else {
+                changed = Some(self.inner.changed.subscribe());
+                continue;
+            };
             // The sender lives in `self`, so this fails only at the deadline.
             if timeout_at(deadline, changed.changed()).await.is_err() {
                 return Err(ClaimError::Busy);
@@ -154,7 +168,7 @@ impl ChildCensus {
         }
         state.stuck.insert(child.pid, child);
         drop(state);
-        self.inner.changed.send_replace(());
+        self.inner.notify();
     }
 
     pub(super) fn started(&self, pid: u32, what: &str) {
@@ -198,6 +212,6 @@ impl TargetClaim {
 impl Drop for TargetClaim {
     fn drop(&mut self) {
         self.census.state().targets.remove(&self.target);
-        self.census.inner.changed.send_replace(());
+        self.census.inner.notify();
     }
 }

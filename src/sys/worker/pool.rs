@@ -113,11 +113,19 @@ impl WorkerPool {
         request: Request,
         deadline: Duration,
     ) -> Result<Response, CallError> {
-        tokio::select! {
-            biased;
-            () = self.inner.dispatcher.shutdown.cancelled() => Err(CallError::ShutDown),
-            outcome = self.call_while_open(target, lane, request, deadline) => outcome,
+        let assignment = self.inner.assign(target, lane, deadline).await?;
+        let _busy = Counted::new(&self.inner.busy);
+        let route = match lane {
+            Lane::Suspect => Route::Surplus,
+            Lane::Healthy if request.is_brief() => Route::Shared,
+            Lane::Healthy => Route::Exclusive,
+        };
+        if let Some(outcome) = self.inner.ask(route, lane, request.clone(), deadline, assignment).await {
+            return outcome;
         }
+        let assignment = self.inner.assign(target, lane, deadline).await?;
+        let outcome = self.inner.ask(Route::New, lane, request, deadline, assignment).await;
+        outcome.unwrap_or(Err(CallError::ShutDown))
     }
 
     /// Returns the current counts.
@@ -143,29 +151,8 @@ impl WorkerPool {
 
     /// Kills every worker, idle or busy, and fails every later call. Does not wait.
     pub fn shut_down(&self) {
+        self.inner.permits.close();
         self.inner.dispatcher.shut_down();
-    }
-
-    async fn call_while_open(
-        &self,
-        target: TargetId,
-        lane: Lane,
-        request: Request,
-        deadline: Duration,
-    ) -> Result<Response, CallError> {
-        let assignment = self.inner.assign(target, lane, deadline).await?;
-        let _busy = Counted::new(&self.inner.busy);
-        let route = match lane {
-            Lane::Suspect => Route::Surplus,
-            Lane::Healthy if request.is_brief() => Route::Shared,
-            Lane::Healthy => Route::Exclusive,
-        };
-        if let Some(outcome) = self.inner.ask(route, lane, request.clone(), deadline, assignment).await {
-            return outcome;
-        }
-        let assignment = self.inner.assign(target, lane, deadline).await?;
-        let outcome = self.inner.ask(Route::New, lane, request, deadline, assignment).await;
-        outcome.unwrap_or(Err(CallError::ShutDown))
     }
 }
 
@@ -173,7 +160,13 @@ impl Inner {
     /// Gets the target's claim and a permit, both within `deadline`.
     async fn assign(&self, target: TargetId, lane: Lane, deadline: Duration) -> Result<Assignment, CallError> {
         let give_up = Instant::now() + deadline;
-        let claim = self.dispatcher.census.claim(target, give_up).await.map_err(|error| match error {
+        let claim = tokio::select! {
+            biased;
+            claim = self.dispatcher.census.claim(target, give_up) => claim,
+            // Only a wait for the claim registers for this, not each call.
+            () = self.dispatcher.shutdown.cancelled() => return Err(CallError::ShutDown),
+        };
+        let claim = claim.map_err(|error| match error {
             ClaimError::Busy => CallError::Overloaded { after: deadline },
             ClaimError::Stuck(child) => CallError::Stuck(child),
         })?;
@@ -197,7 +190,7 @@ impl Inner {
         let start_by = Instant::now() + self.start_after;
         // Dropped after the receiver, so that a dropped call leaves the queue if it is there, and never enters it
         // again.
-        let _queued = Queued { dispatcher: &self.dispatcher, number };
+        let mut queued = Queued { dispatcher: &self.dispatcher, number, may_be_queued: true };
         let (reply, mut outcome) = oneshot::channel();
         let (assignment, span) = (Some(assignment), Span::current());
         self.dispatcher.enter(PendingCall {
@@ -218,6 +211,7 @@ impl Inner {
                 outcome.await
             }
         };
+        queued.may_be_queued = false;
         // Without an outcome, the pool or the runtime was shut down.
         outcome.unwrap_or(Some(Err(CallError::ShutDown)))
     }
@@ -227,12 +221,16 @@ impl Inner {
 struct Queued<'a> {
     dispatcher: &'a Dispatcher,
     number: u64,
+    /// Whether the call has no outcome yet.
+    may_be_queued: bool,
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        let withdrawn = self.dispatcher.schedule().withdraw(self.number);
-        drop(withdrawn);
+        if self.may_be_queued {
+            let withdrawn = self.dispatcher.schedule().withdraw(self.number);
+            drop(withdrawn);
+        }
     }
 }
 

@@ -115,17 +115,23 @@ impl Dispatcher {
         }
     }
 
-    /// Kills every worker, and ends every wait for the shutdown.
+    /// Kills every worker, and ends every queued call.
     pub(super) fn shut_down(&self) {
         self.shutdown.cancel();
-        let idle = std::mem::take(self.schedule().idle());
-        drop(idle);
+        let mut schedule = self.schedule();
+        let dropped = (std::mem::take(schedule.idle()), std::mem::take(&mut schedule.queue));
+        drop(schedule);
+        drop(dropped);
     }
 
-    /// Adds a call to the schedule, unless its caller has stopped waiting.
+    /// Adds a call to the schedule, unless its caller has stopped waiting or the pool was shut down.
     pub(super) fn enter(self: &Arc<Self>, call: PendingCall) {
-        // Checked under the lock, so that the caller's own `start` or `withdraw` comes either before or after.
-        self.report(|schedule| if call.reply.is_closed() { None } else { schedule.enter(call, Instant::now()) });
+        // Checked under the lock, so that the caller's own `start` or `withdraw` comes either before or after, and
+        // `shut_down` as well.
+        self.report(|schedule| {
+            let is_over = call.reply.is_closed() || self.shutdown.is_cancelled();
+            if is_over { None } else { schedule.enter(call, Instant::now()) }
+        });
     }
 
     /// Reports an event to the schedule, and executes the dispatch that it results in.

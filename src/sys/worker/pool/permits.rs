@@ -22,11 +22,17 @@ impl Permits {
         Self { healthy: Arc::new(Semaphore::new(healthy)), suspect: Arc::new(Semaphore::new(suspect)) }
     }
 
+    /// Lets every wait for a permit fail, now and later.
+    pub(super) fn close(&self) {
+        self.healthy.close();
+        self.suspect.close();
+    }
+
     /// Waits for a permit. A healthy target takes a permit of the suspect lane only if no suspect target waits for one.
     /// Otherwise it waits for a permit of its own lane.
     ///
     /// # Errors
-    /// Never: the semaphores are not closed.
+    /// When the permits are closed, which only a pool does.
     pub async fn acquire(&self, lane: Lane) -> Result<OwnedSemaphorePermit, AcquireError> {
         let (healthy, suspect) = (self.healthy.clone(), self.suspect.clone());
         match lane {

@@ -376,13 +376,17 @@ async fn healthy_targets_may_use_all_permits_and_surplus_workers_end() {
 
 #[tokio::test]
 async fn shutting_down_ends_calls_and_workers_at_once() {
-    let (pool, began) = (shell("exec sleep 600"), Instant::now());
+    let (pool, began, target) = (shell("exec sleep 600"), Instant::now(), Uuid::new_v4());
     let shut_down = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // One worker starts for the first of these calls. The others wait for a claim, in the queue, or for a permit.
+        until("all calls wait", || pool.stats().busy == 4 && pool.stats().spawned_total > 0).await;
         pool.shut_down();
     };
-    let (outcome, ()) = tokio::join!(call(&pool, ENOUGH), shut_down);
-    assert!(matches!(outcome, Err(CallError::ShutDown)), "{outcome:?}");
+    let of_one_target = futures::future::join_all((0..2).map(|_| pool.call(target, Lane::Healthy, stat(), ENOUGH)));
+    let of_others = futures::future::join_all((0..8).map(|_| call(&pool, ENOUGH)));
+    let (mut outcomes, more, ()) = tokio::join!(of_one_target, of_others, shut_down);
+    outcomes.extend(more);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(CallError::ShutDown))), "{outcomes:?}");
     assert!(matches!(call(&pool, ENOUGH).await, Err(CallError::ShutDown)));
     until("it is gone", || pool.census().counts().alive == 0).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
