@@ -1,5 +1,8 @@
 //! The aggregator beside real agents.
 
+mod node_list;
+mod polls;
+
 use std::sync::{Arc, Mutex};
 
 use http_body_util::Full;
@@ -278,18 +281,6 @@ async fn aggregator_sends_its_token_to_the_agents() {
 }
 
 #[tokio::test]
-async fn list_of_nodes_is_read_again_without_a_signal() {
-    let workspace = aggregator(&["http://127.0.0.1:9".to_owned()], "");
-    let fleet = Daemon::start_aggregator(&workspace).await;
-    write_nodes(&workspace, &["http://127.0.0.1:9".to_owned(), "http://127.0.0.1:10".to_owned()]);
-    eventually("the second node", async || {
-        let nodes = fleet.get("/nodes").await;
-        (nodes["nodes"].as_array().map(Vec::len) == Some(2)).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn aggregator_that_no_agent_answers_does_not_answer_with_an_empty_list() {
     let workspace = aggregator(&["http://127.0.0.1:9".to_owned()], "");
     let fleet = Daemon::start_aggregator(&workspace).await;
@@ -310,198 +301,6 @@ async fn aggregator_that_no_agent_answers_does_not_answer_with_an_empty_list() {
     assert_eq!(fleet.get("/nodes").await["nodes"].as_array().map(Vec::len), Some(1));
     let nodes = fleet.get("/v1/nodes").await;
     assert!(nodes["nodes"].is_array(), "{nodes:#}");
-}
-
-/// A server in front of an agent: it answers as an agent of an earlier release, which has no list of verdicts, or as
-/// one of this release. Returns its address and the requests with the status of each.
-async fn recording(agent: &Daemon, has_verdicts: bool) -> (String, Arc<Mutex<Vec<(String, u16)>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let (address, agent) = (listener.local_addr().expect("its address"), agent.address());
-    let requests: Arc<Mutex<Vec<(String, u16)>>> = Arc::default();
-    let recorded = requests.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let recorded = recorded.clone();
-            let answer = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                let recorded = recorded.clone();
-                async move {
-                    let path = request.uri().path().to_owned();
-                    let sent = if has_verdicts { path.as_str() } else { &path.replace("verdicts", "nothing") };
-                    let mut passed = http::request("GET", sent, Vec::new());
-                    if let Some(tag) = request.headers().get("if-none-match") {
-                        passed.headers_mut().insert("if-none-match", tag.clone());
-                    }
-                    let answer = http::over_tcp(agent, passed).await;
-                    recorded.lock().expect("no panic").push((path, answer.status));
-                    let mut response = hyper::Response::new(Full::new(bytes::Bytes::from(answer.body.clone())));
-                    *response.status_mut() = hyper::StatusCode::from_u16(answer.status).expect("a status");
-                    if let Some(tag) = answer.headers.get("etag") {
-                        response.headers_mut().insert("etag", tag.clone());
-                    }
-                    Ok::<_, std::convert::Infallible>(response)
-                }
-            });
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
-        }
-    });
-    (format!("http://{address}"), requests)
-}
-
-#[tokio::test]
-async fn polls_are_answered_with_304_while_only_times_of_probes_change() {
-    let (server, _) = nfs().await;
-    let (_a, agent) = agent(&server).await;
-    let ids = with_targets(&agent, &["/backups", "/one"]).await;
-    let (node, requests) = recording(&agent, true).await;
-    let workspace = aggregator(&[node], "");
-    let fleet = Daemon::start_aggregator(&workspace).await;
-    list_with(&fleet, "two targets", |list| list["backup_targets"].as_array().map(Vec::len) == Some(2)).await;
-    let polls = || requests.lock().expect("no panic").clone();
-    // The used space of a busy host may change too, by more than is rounded away.
-    eventually("a 304 after a probe", async || {
-        agent.check(&ids[0]).await;
-        let probed = polls().len();
-        let next = eventually("a poll after the probe", async || polls().get(probed + 1).cloned()).await;
-        (next == ("/backup_targets/verdicts".to_owned(), 304)).then_some(())
-    })
-    .await;
-    let nodes = fleet.get(&format!("/backup_targets/{}/nodes", ids[0])).await;
-    assert!(nodes["nodes"][0]["observed_at"].is_string(), "{nodes:#}");
-    server.stop().await;
-    for id in &ids {
-        agent.check(id).await;
-    }
-    list_with(&fleet, "offline", |list| target(list, "/one")["nodes"]["offline"] == 1).await;
-}
-
-#[tokio::test]
-async fn agent_of_an_earlier_release_is_asked_for_details() {
-    let (server, _) = nfs().await;
-    let (_a, agent) = agent(&server).await;
-    with_targets(&agent, &["/backups"]).await;
-    let (node, requests) = recording(&agent, false).await;
-    let workspace = aggregator(&[node], "");
-    let fleet = Daemon::start_aggregator(&workspace).await;
-    list_with(&fleet, "the target", |list| target(list, "/backups")["nodes"] == counts(1, 0, 0, 0)).await;
-    let polls = || requests.lock().expect("no panic").clone();
-    eventually("two more polls", async || (polls().len() >= 4).then_some(())).await;
-    let paths: Vec<_> = polls().into_iter().map(|(path, _)| path.replace("/backup_targets/", "")).collect();
-    assert_eq!(paths[..4], ["verdicts", "detail", "detail", "detail"]);
-    let metrics = fleet.request("GET", "/metrics", None).await.body;
-    for family in ["target_size_bytes", "target_used_bytes"] {
-        let line = format!("targetwatch_fleet_{family}{{export=\"127.0.0.1:/backups\"}} ");
-        assert!(metrics.contains(&line), "{line} is not in:\n{metrics}");
-    }
-}
-
-#[tokio::test]
-async fn sizes_come_from_another_node_when_their_node_stops() {
-    let (server, _) = nfs().await;
-    let (_a, mut one) = agent(&server).await;
-    let (_b, two) = agent(&server).await;
-    with_targets(&one, &["/backups"]).await;
-    let workspace = aggregator(&[address(&one)], "available_when = \"any\"");
-    let fleet = Daemon::start_aggregator(&workspace).await;
-    list_with(&fleet, "the first node", |list| target(list, "/backups")["capacity"].is_string()).await;
-    with_targets(&two, &["/backups"]).await;
-    let (second, requests) = recording(&two, true).await;
-    write_nodes(&workspace, &[address(&one), second]);
-    fleet.signal(Signal::SIGHUP);
-    list_with(&fleet, "two nodes", |list| target(list, "/backups")["nodes"] == counts(2, 0, 0, 0)).await;
-    one.kill().await;
-    let whole = || requests.lock().expect("no panic").iter().filter(|(_, status)| *status == 200).count();
-    list_with(&fleet, "one node", |list| target(list, "/backups")["nodes"] == counts(1, 0, 1, 0)).await;
-    eventually("a second whole answer", async || (whole() >= 2).then_some(())).await;
-}
-
-#[tokio::test]
-async fn sizes_come_from_another_node_when_theirs_is_removed_or_finds_the_target_offline() {
-    let ((first_server, _), (second_server, _)) = (nfs().await, nfs().await);
-    let (_a, one) = agent(&first_server).await;
-    let (_b, two) = agent(&second_server).await;
-    let ids = with_targets(&one, &["/backups"]).await;
-    with_targets(&two, &["/backups"]).await;
-    let mut first_server = Some(first_server);
-    for is_removed in [true, false] {
-        let workspace = aggregator(&[address(&one)], "available_when = \"any\"");
-        let fleet = Daemon::start_aggregator(&workspace).await;
-        list_with(&fleet, "the first node", |list| target(list, "/backups")["capacity"].is_string()).await;
-        write_nodes(&workspace, &[address(&one), address(&two)]);
-        fleet.signal(Signal::SIGHUP);
-        let list = list_with(&fleet, "two nodes", |list| target(list, "/backups")["nodes"] == counts(2, 0, 0, 0)).await;
-        assert_eq!(target(&list, "/backups")["sizes_node"], one.address().to_string());
-        let offline = if is_removed {
-            write_nodes(&workspace, &[address(&two)]);
-            fleet.signal(Signal::SIGHUP);
-            0
-        } else {
-            first_server.take().expect("it runs").stop().await;
-            one.check(&ids[0]).await;
-            1
-        };
-        let remaining = counts(1, offline, 0, 0);
-        let list = list_with(&fleet, "one node", |list| target(list, "/backups")["nodes"] == remaining).await;
-        assert!(target(&list, "/backups")["capacity"].is_string(), "{list:#}");
-        let node = json!(two.address().to_string());
-        let list = list_with(&fleet, "its sizes", |list| target(list, "/backups")["sizes_node"] == node).await;
-        let backups = target(&list, "/backups");
-        assert!(backups["capacity"].is_string() && backups["sizes_as_of"].is_null(), "{list:#}");
-    }
-}
-
-/// A name server whose only service has this port on this host. It stops answering when the handle is aborted.
-async fn name_server(service: &'static str, port: u16) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("bound");
-    let address = socket.local_addr().expect("its address");
-    let answering = tokio::spawn(async move {
-        let mut query = [0; 512];
-        loop {
-            let (length, client) = socket.recv_from(&mut query).await.expect("a query");
-            let query = simple_dns::Packet::parse(&query[..length]).expect("a query");
-            let mut answer = simple_dns::Packet::new_reply(query.id());
-            answer.questions.clone_from(&query.questions);
-            let name = query.questions[0].qname.clone();
-            assert_eq!(name.to_string(), service);
-            let target = simple_dns::Name::new_unchecked("localhost");
-            let record = simple_dns::rdata::SRV { priority: 0, weight: 0, port, target };
-            let record = simple_dns::rdata::RData::SRV(record);
-            answer.answers.push(simple_dns::ResourceRecord::new(name, simple_dns::CLASS::IN, 60, record));
-            socket.send_to(&answer.build_bytes_vec().expect("encoded"), client).await.expect("sent");
-        }
-    });
-    (address, answering)
-}
-
-#[tokio::test]
-async fn nodes_come_from_srv_records_and_stay_while_the_name_server_is_down() {
-    const SERVICE: &str = "_targetwatch._tcp.example.com";
-    let (server, _) = nfs().await;
-    let (_a, agent) = agent(&server).await;
-    with_targets(&agent, &["/backups"]).await;
-    let (name_server, answering) = name_server(SERVICE, agent.address().port()).await;
-    let workspace = Workspace::new();
-    workspace.configure(&format!(
-        "[aggregate]\nnodes_srv = \"{SERVICE}\"\nnodes_srv_scheme = \"http\"\nnodes_srv_server = \"{name_server}\""
-    ));
-    let mut fleet = Daemon::start_aggregator(&workspace).await;
-    list_with(&fleet, "the target", |list| target(list, "/backups")["nodes"] == counts(1, 0, 0, 0)).await;
-    answering.abort();
-    fleet.signal(Signal::SIGHUP);
-    fleet.wait_for_log("no name server answered").await;
-    assert_eq!(fleet.get("/nodes").await["nodes"].as_array().map(Vec::len), Some(1));
-    fleet.stop().await;
-    let stderr = Daemon::aggregator_fails_to_start(&workspace).await;
-    assert!(stderr.contains("nodes_srv _targetwatch._tcp.example.com: no name server answered"), "{stderr}");
-
-    // With another source, its nodes are polled.
-    workspace.configure(&format!(
-        "[aggregate]\nnodes = [\"{}\"]\nnodes_srv = \"{SERVICE}\"\nnodes_srv_server = \"{name_server}\"",
-        address(&agent)
-    ));
-    let fleet = Daemon::start_aggregator(&workspace).await;
-    fleet.wait_for_log("some nodes are not known, and the others are polled").await;
-    let list = list_with(&fleet, "the target", |list| target(list, "/backups")["nodes"] == counts(1, 0, 0, 0)).await;
-    assert_eq!(list["complete"], false, "the nodes of the service are not known: {list:#}");
 }
 
 #[tokio::test]
@@ -542,28 +341,4 @@ async fn openapi_of_the_aggregator_lists_its_routes() {
     let fleet = Daemon::start_aggregator(&workspace).await;
     assert!(fleet.get("/openapi.json").await["paths"]["/ui/fleet"].is_null());
     assert_eq!(fleet.request("GET", "/ui/fleet", None).await.status, 404);
-}
-
-#[tokio::test]
-async fn aggregator_without_a_usable_list_does_not_start() {
-    for (nodes, more, words) in [
-        (None, "", "no nodes are listed"),
-        (Some("# later\n"), "", "no nodes are listed"),
-        (Some("http://a\nhttps://a"), "", "a:8781 is listed with http:// and with https://"),
-        (None, "nodes = [\"compute-1\"]", "\"compute-1\" is not the address of an agent"),
-        (None, "nodes = [\"https://a\", \"https://A/\"]", "\"a:8781\" is listed twice"),
-        (None, "available_when = \"most\"", "expected \"all\", \"any\""),
-        (Some("https://a\nftp://b"), "", "line 2: \"ftp://b\" is not the address"),
-        (Some("\u{0}"), "", "line 1"),
-        (None, "nodes_srv = \" \"", "nodes_srv: expected a name"),
-        (None, "nodes_srv = \"a..b\"", "it is not a DNS name"),
-        (None, "nodes_srv_server = \"ns.example.com\"", "is not an address, expected one such as 192.0.2.1:53"),
-        (None, "nodes_srv_scheme = \"ftp\"", "nodes_srv_scheme"),
-    ] {
-        let workspace = Workspace::new();
-        let file = nodes.map(|nodes| format!("nodes_file = {:?}", workspace.write("nodes", nodes))).unwrap_or_default();
-        workspace.configure(&format!("[aggregate]\n{file}\n{more}"));
-        let stderr = Daemon::aggregator_fails_to_start(&workspace).await;
-        assert!(stderr.contains(words), "{words}: {stderr}");
-    }
 }
