@@ -3,11 +3,6 @@
 mod node_list;
 mod polls;
 
-use std::sync::{Arc, Mutex};
-
-use http_body_util::Full;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

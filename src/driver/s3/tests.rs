@@ -7,22 +7,15 @@ mod unknown_configuration;
 use super::canaries::Canaries;
 use super::configuration::Configuration;
 use super::input::Pace;
-use super::node_checks::NodeChecks;
 use super::*;
 use crate::check::canary::CanaryNames;
-use crate::check::fake::{FakeBucket, FakeObjects};
-use crate::check::object_lock::object_lock;
+use crate::check::fake::FakeObjects;
 use crate::check::versioning::versioning;
-use crate::driver::{FactBoard, FactKind, FactRole, SharedFact};
-use crate::key_manager::fake::{FakeBarbican, payload};
-use crate::model::report::{Finding, LockProofState};
+use crate::model::report::LockProofState;
 use crate::model::settings::AgentSettings;
-use crate::model::{LockMode, LockVerdict, Outcome, Reason, Scope};
-use crate::s3::aws::fake_service::{answer, answering};
+use crate::model::{LockMode, Outcome, Scope};
 use crate::s3::{DefaultRetention, ObjectLock, RetentionLength, S3Failure};
-use axum::http::StatusCode;
 use jiff::Timestamp;
-use tokio::net::TcpListener;
 use uuid::Uuid;
 
 fn location() -> S3Location {

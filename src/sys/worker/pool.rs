@@ -64,7 +64,7 @@ pub use settings::{Lane, PoolStats, WorkerPoolSettings};
 /// How long a call of a healthy target waits for an idle worker before it starts a new one. With this wait a
 /// few workers serve a thousand targets that are probed at once, also on a busy host. Storage that has just died delays
 /// other targets by no more than this time and `LATE_AFTER` of a dispatch. Usually it delays them less: a dispatch
-/// occupies its slot for `LATE_AFTER`, so only dozens of mounts that die together occupy all slots for this time.
+/// occupies its slot for `LATE_AFTER`, so others wait for the whole time only if about ten mounts die together.
 const START_AFTER: Duration = Duration::from_millis(100);
 
 /// The probe workers. Clones are cheap, and all are the same pool.

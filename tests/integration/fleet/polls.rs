@@ -1,5 +1,11 @@
 //! What the aggregator asks the agents, and what it takes from which of them.
 
+use std::sync::{Arc, Mutex};
+
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
 use super::*;
 
 /// A server in front of an agent: it answers as an agent of an earlier release, which has no list of verdicts, or as

@@ -1,6 +1,8 @@
 //! Tests of facts that nodes share.
 
 use super::*;
+use crate::driver::{FactBoard, FactKind, FactRole, SharedFact};
+use crate::model::{LockVerdict, Reason};
 
 /// A host whose node shares facts, and the board of its driver.
 fn host_in_fleet() -> (Arc<Host>, Arc<FactBoard>) {

@@ -1,6 +1,11 @@
 //! Tests of targets whose credentials are in a secret of a key manager.
 
 use super::*;
+use crate::driver::s3::node_checks::NodeChecks;
+use crate::key_manager::fake::{FakeBarbican, payload};
+use crate::model::Reason;
+use axum::http::StatusCode;
+use tokio::net::TcpListener;
 
 /// Id of the secret of a target.
 const SECRET: Uuid = Uuid::from_u128(7);

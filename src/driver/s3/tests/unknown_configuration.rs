@@ -1,6 +1,11 @@
 //! Tests of buckets whose configuration the service does not tell.
 
 use super::*;
+use crate::check::fake::FakeBucket;
+use crate::check::object_lock::object_lock;
+use crate::model::Reason;
+use crate::model::report::Finding;
+use crate::s3::aws::fake_service::{answer, answering};
 
 #[tokio::test]
 async fn canary_is_locked_for_seconds_when_the_lock_is_unknown() {

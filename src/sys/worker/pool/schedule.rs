@@ -22,10 +22,10 @@
 //! healthy storage takes to answer. So a few workers serve any number of healthy targets, and calls share messages.
 //! The number of *slots* is the number of workers that are kept idle. Calls that wait for a slot share the next idle
 //! worker. While any slot is in use, they wait until they fill a message or a slot becomes free, as small segments do
-//! in TCP (RFC 896). So a thousand calls at once are 70 messages instead of 210.
+//! in TCP (RFC 896). So calls that start together need few messages.
 //!
-//! A dispatch whose worker does not answer promptly gives up its slot and the calls that it has not started. These calls
-//! then continue alone, so no call waits for the storage of another.
+//! A dispatch whose worker does not answer promptly gives up its slot, and the calls that it has not started return to
+//! the queue. At its `start_by`, a call continues alone. So it waits no longer than that for the storage of others.
 
 use std::collections::VecDeque;
 
@@ -147,7 +147,7 @@ impl<C: Call, W: IdleWorker> CallQueue<C, W> {
         let first = if all_slots_are_free || self.queue.len() >= BATCH_MAX {
             0
         } else {
-            // Shared calls wait for others. Another call would wait for nothing.
+            // Shared calls wait for more of them. Other calls share no message, so they have nothing to wait for.
             self.queue.iter().position(|call| !is_shared(call))?
         };
         let mut calls = vec![self.queue.remove(first)?];
