@@ -1,9 +1,11 @@
-//! Tests of the time limits, with a store that stops answering.
+//! Tests with a store that stops answering, and with one whose answer is lost.
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::etcd::simulation::{Link, REQUEST_TIMEOUT, SimulatedCluster};
 use crate::etcd::{AnswerHeader, GrantedLease, KeyValue, LeaseId, RangeAnswer};
+use crate::registry::fixtures::nfs;
 
 /// A store with an empty registry that answers this number of requests. Later ones wait for ever.
 struct HangingStore {
@@ -101,4 +103,34 @@ async fn reads_before_a_commit_end_in_time() {
     }
     let (registry, version) = hanging_after(1);
     assert_eq!(registry.commit(version, &Snapshot::default(), &[]).await, Ok(version), "one request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn version_is_known_after_an_answer_was_lost() {
+    let cluster = Arc::new(SimulatedCluster::default());
+    let client = cluster.client(0);
+    let registry = EtcdRegistry::new(client.clone(), "/cloud");
+    registry.cloud_id().await.expect("created");
+    let SharedContent { version, .. } = registry.read().await.expect("empty");
+    let (target, first_type) = nfs("nas:/a");
+    let writes = [Write::PutTarget(target.into()), Write::PutType(first_type.into())];
+    let began = Instant::now();
+    let before = Snapshot::default();
+    let committed = registry.commit(version, &before, &writes);
+    // The reads before it are answered within some milliseconds, and the next request loses its answer.
+    let lose_one_answer = async {
+        sleep(Duration::from_millis(1)).await;
+        client.set_link(Link::LosesAnswers);
+        sleep(REQUEST_TIMEOUT / 2).await;
+        client.set_link(Link::Up);
+    };
+    let (committed, ()) = tokio::join!(committed, lose_one_answer);
+    let committed = committed.expect("found to be made");
+    assert!(committed != version && began.elapsed() >= REQUEST_TIMEOUT);
+    // A renewal shows the generation. Comparing it needs no request of its own.
+    let generation = cluster.get(&registry.keys.generation()).expect("a generation");
+    registry.observed_generation().see(generation.value, true);
+    let requests = cluster.requests();
+    assert_eq!(registry.version(Duration::MAX).await, Ok(committed));
+    assert_eq!(cluster.requests(), requests);
 }
