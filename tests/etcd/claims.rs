@@ -83,7 +83,7 @@ async fn wait_for_fact(client: &EtcdClient, value: &str) {
 
 #[tokio::test]
 async fn claim_of_a_node_that_is_cut_off_with_the_leader_is_taken_over() {
-    let etcd = EtcdCluster::start_partitionable(3).await;
+    let etcd = EtcdCluster::start_in_namespaces(3).await;
     let cut = etcd.leader();
     let majority: Vec<String> =
         etcd.urls.iter().enumerate().filter(|(n, _)| *n != cut).map(|(_, url)| url.clone()).collect();
@@ -97,7 +97,7 @@ async fn claim_of_a_node_that_is_cut_off_with_the_leader_is_taken_over() {
     let claim = entry(&next.client, key("claims")).await.expect("a claim");
     assert_eq!(claim.value, "late");
 
-    etcd.isolate(Some(cut));
+    etcd.network().isolate(Some(cut));
     late.find("found while cut off").await;
     // The other members end the lease when its time to live has passed. Here they do so as soon as they have a leader.
     let lease = claim.lease.expect("a lease");
@@ -115,7 +115,7 @@ async fn claim_of_a_node_that_is_cut_off_with_the_leader_is_taken_over() {
     };
     late.client.commit(&write).await.expect_err("no quorum");
 
-    etcd.isolate(None);
+    etcd.network().isolate(None);
     etcd.until_ready().await;
     let refused = late.client.commit(&write).await.expect("an answer");
     assert!(!refused.succeeded, "the claim has another revision");

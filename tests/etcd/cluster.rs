@@ -1,4 +1,4 @@
-//! Members of etcd on loopback.
+//! Members of etcd, on loopback or in network namespaces.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use targetwatch::etcd::{EtcdClient, EtcdError, EtcdSettings, KeyValueStore as _,
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::partition::PeerNetwork;
+use super::network::ClusterNetwork;
 
 /// How long members may take to elect a leader on a loaded host.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,8 +27,8 @@ pub struct EtcdCluster {
     pub urls: Vec<String>,
     /// Authority of the members, which have TLS with it.
     ca_file: Option<PathBuf>,
-    /// The network between the members, if one can be cut off.
-    network: Option<PeerNetwork>,
+    /// The network between the members, if they are in namespaces.
+    network: Option<ClusterNetwork>,
     directory: TempDir,
 }
 
@@ -44,67 +44,76 @@ fn on_loopback(port: u16) -> SocketAddr {
 impl EtcdCluster {
     /// Starts members and waits for their leader.
     pub async fn start(count: usize, options: &[&str]) -> Self {
-        Self::start_as(count, options, None, false).await
+        Self::start_as(count, options, None, None).await
     }
 
-    /// The same with members of which one can be cut off from the others.
-    pub async fn start_partitionable(count: usize) -> Self {
-        Self::start_as(count, &[], None, true).await
+    /// The same with members in network namespaces, whose links can be cut.
+    pub async fn start_in_namespaces(count: usize) -> Self {
+        Self::start_as(count, &[], None, Some(ClusterNetwork::new(count))).await
     }
 
     /// The same with one member that has TLS.
     pub async fn start_with_tls(authority: &TestAuthority) -> Self {
         let options = ["--cert-file", authority.certificate.as_str(), "--key-file", authority.key.as_str()];
-        Self::start_as(1, &options, Some(authority.ca_file.clone()), false).await
+        Self::start_as(1, &options, Some(authority.ca_file.clone()), None).await
     }
 
-    async fn start_as(count: usize, options: &[&str], ca_file: Option<PathBuf>, is_partitionable: bool) -> Self {
+    async fn start_as(
+        count: usize,
+        options: &[&str],
+        ca_file: Option<PathBuf>,
+        network: Option<ClusterNetwork>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let ports = free_ports(2 * count);
-        let (clients, peers) = ports.split_at(count);
-        let network = if is_partitionable {
-            let peers: Vec<_> = peers.iter().copied().map(on_loopback).collect();
-            Some(PeerNetwork::start(&peers).await)
-        } else {
-            None
+        let address = |member: usize| match &network {
+            Some(network) => (network.client(member), network.peer(member)),
+            None => (on_loopback(ports[member]), on_loopback(ports[count + member])),
         };
         let scheme = if ca_file.is_some() { "https" } else { "http" };
-        let client_url = |port: &u16| format!("{scheme}://127.0.0.1:{port}");
-        let advertised = |n: usize| {
-            let address = network.as_ref().map_or_else(|| on_loopback(peers[n]), |network| network.addresses[n]);
-            format!("http://{address}")
-        };
-        let initial: Vec<String> = (0..count).map(|n| format!("m{n}={}", advertised(n))).collect();
+        let client_url = |member: usize| format!("{scheme}://{}", address(member).0);
+        let peer_url = |member: usize| format!("http://{}", address(member).1);
+        let initial: Vec<String> = (0..count).map(|n| format!("m{n}={}", peer_url(n))).collect();
         let command = |n: usize| {
-            let client = client_url(&clients[n]);
+            let client = client_url(n);
             let data = directory.path().join(format!("m{n}")).display().to_string();
             let own = [
                 ("--name", format!("m{n}")),
                 ("--data-dir", data),
                 ("--listen-client-urls", client.clone()),
                 ("--advertise-client-urls", client),
-                ("--listen-peer-urls", format!("http://{}", on_loopback(peers[n]))),
-                ("--initial-advertise-peer-urls", advertised(n)),
+                ("--listen-peer-urls", peer_url(n)),
+                ("--initial-advertise-peer-urls", peer_url(n)),
                 ("--initial-cluster", initial.join(",")),
             ];
             let own = own.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
             own.chain(options.iter().map(|option| (*option).to_owned())).collect()
         };
         let commands: Vec<Vec<String>> = (0..count).map(command).collect();
-        let members = commands.iter().map(|command| spawn(command, &directory)).collect();
-        let urls = clients.iter().map(client_url).collect();
-        let cluster = Self { members, commands, urls, ca_file, network, directory };
+        let urls = (0..count).map(client_url).collect();
+        let mut cluster = Self { members: Vec::new(), commands, urls, ca_file, network, directory };
+        cluster.members = (0..count).map(|member| cluster.spawn(member)).collect();
         cluster.until_ready().await;
         cluster
     }
 
-    /// Cuts a member off from the others. `None` connects all of them again.
-    pub fn isolate(&self, member: Option<usize>) {
-        let isolated = member.map(|member| {
-            let id = self.status(member)["header"]["member_id"].as_u64().expect("an id");
-            (member, id)
-        });
-        self.network.as_ref().expect("a network that can be cut").isolate(isolated);
+    /// The network of members in namespaces.
+    pub fn network(&self) -> &ClusterNetwork {
+        self.network.as_ref().expect("members in namespaces")
+    }
+
+    fn spawn(&self, member: usize) -> Child {
+        let log = self.directory.path().join("log");
+        let log = std::fs::File::options().append(true).create(true).open(log).expect("a log");
+        let command = self.network.as_ref().map(|network| network.command(member, "etcd"));
+        command
+            .unwrap_or_else(|| Command::new("etcd"))
+            .args(&self.commands[member])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("etcd runs (Debian package etcd-server)")
     }
 
     /// Kills all members and starts them with empty directories.
@@ -153,7 +162,7 @@ impl EtcdCluster {
     /// Kills a member if it runs, and starts it again.
     pub fn restart(&mut self, member: usize) {
         self.kill(member);
-        self.members[member] = spawn(&self.commands[member], &self.directory);
+        self.members[member] = self.spawn(member);
     }
 
     pub fn kill(&mut self, member: usize) {
@@ -246,17 +255,6 @@ impl TestAuthority {
         let key = text(write("key.pem", key.serialize_pem()));
         Self { ca_file, certificate, key, _directory: directory }
     }
-}
-
-fn spawn(command: &[String], directory: &TempDir) -> Child {
-    let log = std::fs::File::options().append(true).create(true).open(directory.path().join("log")).expect("a log");
-    Command::new("etcd")
-        .args(command)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a log"))
-        .stderr(log)
-        .spawn()
-        .expect("etcd runs (Debian package etcd-server)")
 }
 
 impl Drop for EtcdCluster {

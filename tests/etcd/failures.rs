@@ -1,6 +1,7 @@
 //! Failures of members and of agents, and two clouds or two versions on one prefix.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -8,8 +9,11 @@ use targetwatch::etcd::{KeyValueStore as _, RangeRequest, Txn, TxnOperation};
 
 use super::cluster::EtcdCluster;
 use super::fleet::{Node, assert_invariants, use_etcd, wait_until_equal, workspace};
-use crate::daemon::eventually;
+use crate::daemon::{Daemon, eventually};
 use crate::workspace::Workspace;
+
+/// How long an agent may take to stop.
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Creates a target as a client does that repeats a request without a clear answer.
 async fn create_stubbornly(node: &Node, export: &str) {
@@ -23,13 +27,13 @@ async fn create_stubbornly(node: &Node, export: &str) {
 
 #[tokio::test]
 async fn agent_of_a_member_that_is_cut_off_keeps_its_targets_and_refuses_changes() {
-    let etcd = EtcdCluster::start_partitionable(3).await;
+    let etcd = EtcdCluster::start_in_namespaces(3).await;
     // The leader answers serializable reads from its old state until it notices.
     let cut = etcd.leader();
     let (outside, inside) = (Node::start(&etcd.urls[cut..=cut]).await, Node::start(&etcd.urls).await);
     inside.create("127.0.0.1:/a").await;
     wait_until_equal(&[&outside, &inside], &["127.0.0.1:/a"]).await;
-    etcd.isolate(Some(cut));
+    etcd.network().isolate(Some(cut));
     create_stubbornly(&inside, "127.0.0.1:/b").await;
     wait_until_equal(&[&inside], &["127.0.0.1:/a", "127.0.0.1:/b"]).await;
     assert_eq!(outside.exports().await, ["127.0.0.1:/a"]);
@@ -37,10 +41,31 @@ async fn agent_of_a_member_that_is_cut_off_keeps_its_targets_and_refuses_changes
     outside.wait_for_problem("").await;
     assert_invariants(&[&outside, &inside]).await;
     assert_eq!(outside.exports().await, ["127.0.0.1:/a"]);
-    etcd.isolate(None);
+    etcd.network().isolate(None);
     wait_until_equal(&[&outside, &inside], &["127.0.0.1:/a", "127.0.0.1:/b"]).await;
     create_stubbornly(&outside, "127.0.0.1:/c").await;
     wait_until_equal(&[&outside, &inside], &["127.0.0.1:/a", "127.0.0.1:/b", "127.0.0.1:/c"]).await;
+}
+
+#[tokio::test]
+async fn agents_go_on_while_all_packets_to_etcd_are_lost() {
+    let etcd = EtcdCluster::start_in_namespaces(3).await;
+    let (first, mut second) = (Node::start(&etcd.urls).await, Node::start(&etcd.urls).await);
+    first.create("127.0.0.1:/a").await;
+    wait_until_equal(&[&first, &second], &["127.0.0.1:/a"]).await;
+    etcd.network().cut_clients_off(true);
+    first.refuses_changes().await;
+    assert_invariants(&[&first, &second]).await;
+    // Neither the stop nor the start waits for connections that get no answer.
+    let stopped = second.agent.stop().await;
+    assert!(stopped < STOP_MAX, "{stopped:?}");
+    second.agent = Daemon::start(&second.workspace).await;
+    second.refuses_changes().await;
+    assert_invariants(&[&first, &second]).await;
+    assert_eq!(second.exports().await, ["127.0.0.1:/a"]);
+    etcd.network().cut_clients_off(false);
+    create_stubbornly(&second, "127.0.0.1:/b").await;
+    wait_until_equal(&[&first, &second], &["127.0.0.1:/a", "127.0.0.1:/b"]).await;
 }
 
 #[tokio::test]
@@ -110,7 +135,7 @@ async fn paused_agent_and_node_that_was_away_find_the_present_state() {
     assert_eq!(answer.status, 404, "{answer:?}");
     // The probe of its only target was due while the agent was paused.
     paused.late_max = 1.0;
-    away.agent = crate::daemon::Daemon::start(&away.workspace).await;
+    away.agent = Daemon::start(&away.workspace).await;
     let answer = away.try_create("127.0.0.1:/b").await;
     assert_eq!(answer.status, 409, "{answer:?}");
     wait_until_equal(&[&present, &paused, &away], &["127.0.0.1:/b", "127.0.0.1:/a"]).await;

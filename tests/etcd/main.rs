@@ -1,7 +1,8 @@
 //! Tests of the client of etcd, of the shared registry, and of agents that share a registry and facts, with real
-//! members of etcd on loopback.
+//! members of etcd.
 //!
 //! Each test starts its own members and ends them. A member is stopped with signals, like one on a host that hangs.
+//! Members that are cut off have network namespaces of their own ([`network`]).
 
 #![allow(clippy::disallowed_methods, reason = "files in a temporary directory, and the members of etcd")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "that is how a test fails")]
@@ -13,7 +14,7 @@ mod daemon;
 mod fleet;
 #[path = "../support/http.rs"]
 mod http;
-mod partition;
+mod network;
 mod proxy;
 #[path = "../support/report.rs"]
 mod report;
