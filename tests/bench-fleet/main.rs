@@ -81,6 +81,7 @@ use tokio::time::{interval, sleep, timeout};
 use agents::{Agents, DEAD_TARGETS, TARGETS};
 use daemon::{Daemon, Workspace};
 use process::megabytes;
+use shared::SharingGoals;
 use support::nfs_server::{NfsExportFixture, NfsServer};
 use table::{Sample, Table};
 
@@ -109,20 +110,57 @@ fn main() -> ExitCode {
     table::finish(targetwatch::cli::runtime::block_on(run()).and_then(|outcome| outcome))
 }
 
+/// A part of the benchmark.
+enum Part {
+    Aggregator,
+    Registry(SharingGoals),
+    /// Starts this number of nodes.
+    Start(usize),
+}
+
+impl Part {
+    /// Returns the parts that an argument names.
+    ///
+    /// # Errors
+    /// When it names none.
+    fn named(argument: &str) -> anyhow::Result<Vec<Self>> {
+        if argument == "aggregator" {
+            return Ok(vec![Self::Aggregator]);
+        }
+        if let Some(nodes) = argument.strip_prefix("start-").and_then(|nodes| nodes.parse().ok()) {
+            return Ok(vec![Self::Start(nodes)]);
+        }
+        let is_named = |goals: &SharingGoals| argument == "etcd" || argument == format!("etcd-{}", goals.nodes);
+        let named: Vec<_> = shared::SIZES.into_iter().filter(is_named).map(Self::Registry).collect();
+        ensure!(
+            !named.is_empty(),
+            "there is no part {argument:?}: aggregator, etcd, etcd-1000, etcd-10000, start-3000"
+        );
+        Ok(named)
+    }
+}
+
+/// Returns the parts to measure: all except starts, unless the arguments name others.
+fn parts() -> anyhow::Result<Vec<Part>> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let named = if arguments.is_empty() { vec!["aggregator".to_owned(), "etcd".to_owned()] } else { arguments };
+    let parts: Vec<_> = named.iter().map(|argument| Part::named(argument)).collect::<anyhow::Result<_>>()?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
 async fn run() -> anyhow::Result<Table> {
     let mut table = Table::default();
-    let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_part = |name: &str| parts.is_empty() || parts.iter().any(|part| part == name);
-    if is_part("aggregator") {
-        aggregators(&mut table).await?;
-    }
-    let starts = parts.iter().filter_map(|part| part.strip_prefix("start-")?.parse().ok());
-    for nodes in starts {
-        shared::start(nodes, &mut table).await.with_context(|| format!("start of {nodes} nodes with etcd"))?;
-    }
-    for goals in shared::SIZES {
-        if is_part("etcd") || is_part(&format!("etcd-{}", goals.nodes)) {
-            shared::measure(&goals, &mut table).await.with_context(|| format!("{} nodes with etcd", goals.nodes))?;
+    for part in parts()? {
+        match part {
+            Part::Aggregator => aggregators(&mut table).await?,
+            Part::Registry(goals) => {
+                let measured = shared::measure(&goals, &mut table).await;
+                measured.with_context(|| format!("{} nodes with etcd", goals.nodes))?;
+            }
+            Part::Start(nodes) => {
+                let measured = shared::start(nodes, &mut table).await;
+                measured.with_context(|| format!("start of {nodes} nodes with etcd"))?;
+            }
         }
     }
     Ok(table)
