@@ -27,6 +27,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "local files, and child processes that end with this program")]
 
+mod caches;
 mod creation;
 mod daemon;
 mod growth;
