@@ -87,7 +87,8 @@ static VALUES: &[(Family, Value)] = values! { EXPORT;
         |target| target.bucket?.object_count.map(number);
     gauge "targetwatch_target_canary_success_timestamp_seconds": "When the latest canary was written and read back.",
         |target| target.view.record.canary_at.map(seconds_of);
-    gauge "targetwatch_target_canary_interval_seconds": "Time between two canaries, as configured.",
+    gauge "targetwatch_target_canary_interval_seconds":
+        "Time between two canaries. With a registry that all nodes share, that of a bucket may be longer than configured.",
         |target| Some(target.intervals()?.canary?.as_secs_f64());
     gauge "targetwatch_nfs_mounted": "Whether the export of the target is mounted at its path.",
         |target| match target.outcome(CheckName::Mounted)? {
