@@ -27,6 +27,7 @@ use targetwatch::model::report::{KindFacts, LockProofState};
 use targetwatch::model::settings::Listen;
 use targetwatch::registry;
 use targetwatch::sys::worker;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
@@ -76,7 +77,8 @@ async fn run() -> anyhow::Result<()> {
     let text = configuration(directory.path(), nfs.port(), &s3.endpoint());
     let settings = config::parse(&text, Path::new("the demo's configuration"))?;
     let registry = registry::open(&settings.registry_url)?;
-    let running = RunningAgent::start(&settings, registry, listeners, None, start_workers()).await?;
+    let running =
+        RunningAgent::start(&settings, registry, listeners, None, start_workers(), &Handle::current()).await?;
     running.agent.declare_targets(&settings.declared).await;
 
     println!("An NFS server, an S3 server and the agent run in this process. Verdicts as they arrive:\n");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
 use super::error::AgentError;
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     pub(super) statistics: ProbeStatistics,
     /// Whether each target has a task, which probes it.
     pub(super) has_tasks: bool,
+    /// Runs the tasks of the targets. Changes come from the API, which has another runtime.
+    pub(super) runtime: Handle,
     /// Directories that tasks of removed targets are unmounting.
     unmounting: watch::Sender<Vec<MountName>>,
     /// Held during a change of the registry. So changes of one agent do not conflict, and the agent stops between
@@ -32,6 +35,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The state of an agent in the current runtime.
     pub(super) fn new(
         registry: Registry,
         host: Arc<Host>,
@@ -47,6 +51,7 @@ impl Shared {
             views: ViewPublisher::new(changes),
             statistics: ProbeStatistics::default(),
             has_tasks: true,
+            runtime: Handle::current(),
             unmounting: watch::Sender::default(),
             changing: Arc::default(),
         }

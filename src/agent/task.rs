@@ -115,7 +115,7 @@ pub(super) fn start(shared: &Arc<Shared>, target: Arc<Target>, first: FirstProbe
         mailbox: mailbox.clone(),
         settings: shared.settings.subscribe(),
     };
-    tokio::spawn(task.run(first));
+    shared.runtime.spawn(task.run(first));
     TaskHandle(mailbox)
 }
 

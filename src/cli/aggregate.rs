@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 
 use super::plain_text::warn_about_plain_text;
 use super::running_agent::{DRAIN_TIMEOUT, host, load_tls, warn_about_expiry};
@@ -37,7 +38,7 @@ const CACHE_EXAMPLE: &str = "/var/lib/targetwatch-aggregate/registry.db";
 /// Runs the aggregator until a signal stops it.
 #[must_use]
 pub fn run(config: &Path) -> ExitCode {
-    heap::configure(runtime::WORKER_THREADS);
+    heap::configure(runtime::COMMAND_THREADS);
     with_log(|| {
         let settings = config::load(Some(config))?;
         let registry = open(&settings)?;
@@ -111,7 +112,7 @@ async fn serve(settings: Settings, registry: Option<Registry>, config: &Path) ->
         DRAIN_TIMEOUT,
     );
     let serving = tokio::spawn(serving);
-    let watchdog = tokio::spawn(feed_watchdog());
+    let watchdog = tokio::spawn(feed_watchdog(Handle::current()));
     let nodes = fleet.view().nodes.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = addresses.join(", "), nodes, "ready");
     systemd::ready(&format!("answering on {}", addresses.join(", ")));

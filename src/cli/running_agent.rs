@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -44,7 +45,8 @@ pub struct RunningAgent {
 }
 
 impl RunningAgent {
-    /// Starts the agent and its API, with workers from [`start_workers`]. With a `fleet`, the node becomes a member of it.
+    /// Starts the agent with workers from [`start_workers`], and its API in the runtime `api`. With a `fleet`, the node
+    /// becomes a member of it.
     ///
     /// # Errors
     /// When the registry or a file of `[api]` or `[notify]` cannot be used, or when this host has no /proc.
@@ -54,6 +56,7 @@ impl RunningAgent {
         listeners: Listeners,
         fleet: Option<FleetStore>,
         workers: JoinHandle<WorkerPool>,
+        api: &Handle,
     ) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
         let routes = RouteTable::new(settings.api.has_ui);
@@ -87,7 +90,7 @@ impl RunningAgent {
         let serve = |listeners: Listeners, connections_max, router| {
             let mut stopping = agent.stopping();
             let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
-            tokio::spawn(listeners.with_tls(tls.clone()).serve(connections_max, router, stop, DRAIN_TIMEOUT))
+            api.spawn(listeners.with_tls(tls.clone()).serve(connections_max, router, stop, DRAIN_TIMEOUT))
         };
         let router = routes.serve(agent.clone(), facts, auth.clone(), &metrics);
         let serving = serve(listeners, CONNECTIONS_MAX, router);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::fleet_member::FleetStore;
@@ -32,11 +33,14 @@ pub(super) const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the process waits for log lines to be written when it stops.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// Number of malloc arenas of an agent: one for its tasks, and one for the API.
+const ARENAS: u8 = 2;
+
 /// Runs the daemon until a signal stops it. `config` is the path of the configuration file.
 #[must_use]
 pub fn run(config: Option<&Path>) -> ExitCode {
-    heap::configure(runtime::WORKER_THREADS);
-    with_log(|| runtime::block_on(start(config))?)
+    heap::configure(ARENAS);
+    with_log(|| runtime::block_on_agent(|api| start(config, api))?)
 }
 
 /// Starts the log, and runs a daemon. Logs the error with which it ends, and waits until the log is written.
@@ -59,12 +63,12 @@ pub(super) fn with_log(daemon: impl FnOnce() -> anyhow::Result<()>) -> ExitCode 
     code
 }
 
-async fn start(config: Option<&Path>) -> anyhow::Result<()> {
+async fn start(config: Option<&Path>, api: Handle) -> anyhow::Result<()> {
     let settings = config::load(config)?;
     // It takes as long as the registry.
     let workers = start_workers();
     let (registry, fleet) = open(&settings).await?;
-    serve(settings, registry, fleet, workers, config).await
+    serve(settings, registry, fleet, workers, config, &api).await
 }
 
 /// Opens the registry, and the connection to the fleet if it is shared. Blocks while it reads the disk.
@@ -84,6 +88,7 @@ async fn serve(
     fleet: Option<FleetStore>,
     workers: JoinHandle<WorkerPool>,
     config: Option<&Path>,
+    api: &Handle,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     heap::start_trimming().context("cannot start the thread that returns memory")?;
@@ -99,13 +104,13 @@ async fn serve(
     }
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
-    let running = RunningAgent::start(&settings, registry.clone(), listeners, fleet, workers).await?;
+    let running = RunningAgent::start(&settings, registry.clone(), listeners, fleet, workers, api).await?;
     let agent = running.agent.clone();
     let following = tokio::spawn({
         let registry = registry.clone();
         async move { registry.follow().await }
     });
-    let watchdog = tokio::spawn(feed_watchdog());
+    let watchdog = tokio::spawn(feed_watchdog(api.clone()));
     let targets = agent.view().targets.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = addresses.join(", "), targets, "ready");
     systemd::ready(&format!("answering on {}", addresses.join(", ")));
@@ -136,15 +141,18 @@ async fn serve(
     stopped
 }
 
-/// Sends keep-alive messages to the service manager. The task shares the runtime with the API and all
-/// other tasks, so systemd restarts the daemon when the runtime is stuck.
-pub(super) async fn feed_watchdog() {
+/// Sends keep-alive messages to the service manager, each after a task was run by the runtime of the API. This task
+/// shares a runtime with all others. So systemd restarts the daemon when one of the runtimes is stuck.
+pub(super) async fn feed_watchdog(api: Handle) {
     let Some(interval) = systemd::watchdog_interval() else {
         return;
     };
     let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
-        systemd::watchdog();
+        // It fails only while the runtime ends.
+        if api.spawn(async {}).await.is_ok() {
+            systemd::watchdog();
+        }
     }
 }

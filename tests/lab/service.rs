@@ -22,27 +22,26 @@ use crate::process::mount_namespace;
 const LOG_LINES: usize = 50;
 /// Watchdog interval of the test that waits for it.
 const WATCHDOG: Duration = Duration::from_secs(2);
-/// Number of threads of the agent's tokio runtime (`WORKER_THREADS` in `src/cli/runtime.rs`).
-const RUNTIME_THREADS: usize = 2;
+/// Names of the threads of the agent's tokio runtimes, and how many each has (`src/cli/runtime.rs`).
+const RUNTIMES: [(&str, usize); 2] = [("agent\n", 1), ("api\n", 2)];
 
-/// The stopped threads of the agent's tokio runtime, as if its tasks never yielded. Other threads of the agent
+/// The stopped threads of a tokio runtime of the agent, as if its tasks never yielded. Other threads of the agent
 /// continue, so the test fails if one of them notifies the watchdog.
 struct StoppedRuntime(Vec<Pid>);
 
 impl StoppedRuntime {
-    fn of(agent: u32) -> Self {
+    fn of(agent: u32, name: &str, count: usize) -> Self {
         let tasks = fs::read_dir(format!("/proc/{agent}/task")).expect("threads").flatten();
-        let is_of_runtime = |name: &str| name.starts_with("tokio");
         let names = tasks.map(|task| (fs::read_to_string(task.path().join("comm")).expect("a name"), task.file_name()));
         let names: Vec<_> = names.collect();
-        let threads = names.iter().filter(|(name, _)| is_of_runtime(name));
+        let threads = names.iter().filter(|(other, _)| other == name);
         let threads = threads.map(|(_, id)| Pid::from_raw(id.to_str().and_then(|id| id.parse().ok()).expect("an id")));
         // A thread that a runtime thread starts inherits its name. Those of the runtime have the lowest ids.
         let mut threads: Vec<Pid> = threads.collect();
         threads.sort_unstable();
-        threads.truncate(RUNTIME_THREADS);
+        threads.truncate(count);
         let stopped = Self(threads);
-        assert!(!stopped.0.is_empty() && stopped.0.len() < names.len(), "{names:?}");
+        assert_eq!(stopped.0.len(), count, "{names:?}");
         for thread in &stopped.0 {
             ptrace::seize(*thread, ptrace::Options::empty()).expect("traced");
             ptrace::interrupt(*thread).expect("interrupted");
@@ -198,14 +197,17 @@ fn watchdog_restarts_a_hung_agent() {
     });
     assert_eq!(main_pid(), pid);
     end_black_holes();
-    let runtime = StoppedRuntime::of(pid);
-    eventually("the agent restarted", Duration::from_secs(12), || {
-        runtime.reap();
-        (![0, pid].contains(&main_pid())).then_some(())
-    });
-    wait_until_answering(FIRST_VERDICT);
-    target.wait_until_available(TIMED_OUT);
-    assert_eq!(mount_of(PATH), mount);
+    for (name, threads) in RUNTIMES {
+        let pid = main_pid();
+        let runtime = StoppedRuntime::of(pid, name, threads);
+        eventually(&format!("restarted without the runtime {name:?}"), Duration::from_secs(12), || {
+            runtime.reap();
+            (![0, pid].contains(&main_pid())).then_some(())
+        });
+        wait_until_answering(FIRST_VERDICT);
+        target.wait_until_available(TIMED_OUT);
+        assert_eq!(mount_of(PATH), mount);
+    }
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn run() -> anyhow::Result<Table> {
     let directory = tempfile::tempdir()?;
     // Before other threads exist, which would stay in the old namespace.
     let points = mount_many(directory.path())?;
-    targetwatch::cli::runtime::block_on(async {
+    // Sweeps run in this process, as in an agent.
+    targetwatch::cli::runtime::block_on_agent(async |_| {
         let mut table = Table::default();
         let exporter = exporter::Exporter::start().await?;
         sweep::measure(&points, &exporter, &mut table).await.context("sweeps")?;
