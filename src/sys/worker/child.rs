@@ -65,7 +65,7 @@ fn write_if_ready(mut output: impl Write + AsFd, line: &str) {
 /// When the input is not a request, or the output was closed.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     let hello: Result<Response, WorkerFault> = Ok(Response::Ready { protocol: IDENTITY });
-    frame::write(output, &Numbered { number: HELLO, body: hello })?;
+    frame::write(output, &Numbered { number: HELLO, body: Some(hello) })?;
     while let Some(batch) = frame::read::<Batch<Request>>(input)? {
         serve_batch(&batch, output, perform)?;
     }
@@ -120,6 +120,10 @@ mod tests {
         perform(&Request::StatVfs { path: path.to_owned(), expect_nfs })
     }
 
+    fn read_answer(output: &mut &[u8]) -> Numbered<Option<Result<Response, WorkerFault>>> {
+        frame::read(output).expect("reads").expect("a frame")
+    }
+
     fn root() -> Request {
         Request::StatVfs { path: "/".into(), expect_nfs: false }
     }
@@ -150,20 +154,18 @@ mod tests {
         let mut output = Vec::new();
         serve(&mut input.as_slice(), &mut output).expect("an end");
         let mut output = output.as_slice();
-        let hello =
-            frame::read::<Numbered<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
-        assert_eq!((hello.number, hello.body), (HELLO, Ok(Response::Ready { protocol: IDENTITY })));
+        let hello = read_answer(&mut output);
+        assert_eq!((hello.number, hello.body), (HELLO, Some(Ok(Response::Ready { protocol: IDENTITY }))));
         for number in [4, 9] {
-            let answer =
-                frame::read::<Numbered<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
+            let answer = read_answer(&mut output);
             assert_eq!(answer.number, number);
-            let Ok(Response::Counts(counts)) = answer.body else {
+            let Some(Ok(Response::Counts(counts))) = answer.body else {
                 panic!("{:?}", answer.body);
             };
             assert!(counts.blocks > 0 && counts.unit_bytes >= 512 && counts.magic != 0);
             assert!(counts.blocks > counts.blocks_available);
         }
-        assert!(serve(&mut b"\x02\0\0\0[]".as_slice(), &mut Vec::new()).is_err());
+        assert!(serve(&mut b"\x02\0\0\0\xff\xff".as_slice(), &mut Vec::new()).is_err());
     }
 
     #[test]
@@ -180,9 +182,7 @@ mod tests {
         serve_batch(&Batch { until, requests }, &mut output, slow).expect("answered");
         let mut output = output.as_slice();
         for (number, is_begun) in [(4, true), (9, false), (5, false)] {
-            let answer = frame::read::<Numbered<Option<Result<Response, WorkerFault>>>>(&mut output)
-                .expect("reads")
-                .expect("a frame");
+            let answer = read_answer(&mut output);
             assert_eq!((answer.number, answer.body.is_some()), (number, is_begun));
         }
     }

@@ -11,8 +11,7 @@ use crate::model::BlockCounts;
 use crate::model::canary_file::CanaryFileNames;
 use crate::model::fnv::{FNV_OFFSET_BASIS, fnv1a};
 
-/// Maximum length of a path in a batch, in bytes. [`frame::BATCH_MAX`] paths fit into a frame even if JSON needs
-/// six bytes for each byte.
+/// Maximum length of a path in a batch, in bytes. [`frame::BATCH_MAX`] paths fit into a frame.
 const BATCH_PATH_MAX_BYTES: usize = 512;
 
 /// Identity of this protocol: the FNV-1a hash of the files that define it. A worker of another build may understand the
@@ -177,7 +176,6 @@ pub enum Response {
 
 /// Counts of statvfs(3). The NFS client of Linux requests them from the server at each call (FSSTAT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "[u64; 7]", into = "[u64; 7]")]
 pub struct FileSystemCounts {
     /// Unit of the block counts, in bytes (`f_frsize`).
     pub unit_bytes: u64,
@@ -207,21 +205,6 @@ impl FileSystemCounts {
             inodes: self.files,
             inodes_free: self.files_free,
         }
-    }
-}
-
-/// Encoded without field names, because a sweep has a thousand of them.
-impl From<FileSystemCounts> for [u64; 7] {
-    fn from(counts: FileSystemCounts) -> Self {
-        let FileSystemCounts { unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic } = counts;
-        [unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic]
-    }
-}
-
-impl From<[u64; 7]> for FileSystemCounts {
-    fn from(counts: [u64; 7]) -> Self {
-        let [unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic] = counts;
-        Self { unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic }
     }
 }
 

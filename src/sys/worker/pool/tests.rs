@@ -4,8 +4,9 @@
 
 mod batches;
 
+use super::super::protocol::frame::{self, Numbered};
 use super::super::protocol::{self, IDENTITY};
-use super::process::is_end;
+use super::process::{Answer, is_end};
 use super::*;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -47,10 +48,21 @@ fn shell(script: &str) -> WorkerPool {
     pool_of(("/bin/sh".into(), vec!["-c".into(), script.into()]), 4)
 }
 
+/// Shell command that sends these bytes.
+fn printf(bytes: &[u8]) -> String {
+    let escaped: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    format!("printf '{escaped}'")
+}
+
+/// Shell command that sends an answer.
+fn answer_by_shell(number: u64, response: Response) -> String {
+    let answer: Answer = Ok(response);
+    printf(&frame::encode(&Numbered { number, body: Some(answer) }).expect("encodes"))
+}
+
 /// Shell command that sends the first answer of a worker with this protocol.
 fn hello_by_shell(protocol: u64) -> String {
-    let body = format!(r#"{{"number":0,"body":{{"Ok":{{"ready":{{"protocol":{protocol}}}}}}}}}"#);
-    format!(r"printf '\{:03o}\000\000\000{body}'", body.len())
+    answer_by_shell(HELLO, Response::Ready { protocol })
 }
 
 /// A worker that becomes ready, and hangs.
@@ -161,11 +173,12 @@ async fn idle_worker_with_an_unexpected_reply_is_replaced() {
     // The first worker is ready, answers once, and then sends an unexpected reply.
     let script = format!(
         r#"exec 3>&1 >/dev/null; if mkdir {0} 2>/dev/null; then
-        {hello} >&3; printf '\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}garbage' >&3
+        {hello} >&3; {{ {done}; printf garbage; }} >&3
         exec sleep 600; fi
         exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#,
         first.display(),
         hello = hello_by_shell(IDENTITY),
+        done = answer_by_shell(HELLO + 1, Response::Done),
     );
     let (program, mut arguments) = worker();
     arguments[1] = script.into();
@@ -181,11 +194,12 @@ async fn idle_worker_with_an_unexpected_reply_is_replaced() {
 fn breaking_once(directory: &std::path::Path, breaks: &str) -> WorkerPool {
     let script = format!(
         r#"exec 3>&1 >/dev/null; if mkdir {0}/first 2>/dev/null; then
-        {hello} >&3; printf '\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}' >&3
+        {hello} >&3; {done} >&3
         until [ -e {0}/asked ]; do sleep 0.01; done; {breaks}; fi
         exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#,
         directory.display(),
         hello = hello_by_shell(IDENTITY),
+        done = answer_by_shell(HELLO + 1, Response::Done),
     );
     let (program, mut arguments) = worker();
     arguments[1] = script.into();
@@ -283,9 +297,9 @@ async fn broken_worker_is_reported_and_never_kept() {
         (&format!("{hello}; printf 'garbage, and much of it'; sleep 60"), "too big"),
         (&format!("{other}; sleep 60"), "another version"),
         ("printf 'garbage, and much of it'; sleep 60", "too big"),
-        ("printf '\\002\\000\\000\\000{}'; sleep 60", "missing field"),
-        ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"what\"}}'; sleep 60", "unknown variant"),
-        ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"done\"}}'; sleep 60", "answered request 999"),
+        (&format!("{}; sleep 60", printf(&[2, 0, 0, 0, 1, 9])), "Option discriminant"),
+        (&format!("{}; sleep 60", printf(&[4, 0, 0, 0, 1, 1, 0, 99])), "Serde Deserialization Error"),
+        (&format!("{}; sleep 60", answer_by_shell(999, Response::Done)), "answered request 999"),
     ] {
         let pool = shell(script);
         let error = call(&pool, ENOUGH).await.expect_err(script);
