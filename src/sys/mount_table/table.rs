@@ -182,9 +182,8 @@ pub(in crate::sys) fn unescape(field: &[u8]) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MountTable {
     entries: Vec<MountEntry>,
-    /// Indexes of the mounts at each mount point that a walk from the root passes, lowest first. Probes look them up
-    /// more often than the table changes.
-    stacks: HashMap<PathBuf, Vec<usize>>,
+    /// Indexes of the entries at each mount point. Hosts have thousands of mounts, and each probe looks one up.
+    at: HashMap<PathBuf, Vec<usize>>,
 }
 
 impl MountTable {
@@ -234,8 +233,7 @@ impl MountTable {
         for (index, entry) in entries.iter().enumerate() {
             at.entry(entry.mount_point.clone()).or_default().push(index);
         }
-        let stacks = at.keys().map(|point| (point.clone(), stack_at(point, &entries, &at))).collect();
-        Self { entries, stacks }
+        Self { entries, at }
     }
 
     /// Returns all mounts in the kernel's order.
@@ -247,13 +245,13 @@ impl MountTable {
     /// Returns the topmost mount whose mount point is `path`. `path` must be absolute and is not resolved.
     #[must_use]
     pub fn topmost_at(&self, path: &Path) -> Option<&MountEntry> {
-        self.stack_at(path).last()
+        self.stack_at(path).pop()
     }
 
     /// Returns the number of mounts that are stacked at `path`. An automount point below them does not count.
     #[must_use]
     pub fn stacked_at(&self, path: &Path) -> usize {
-        self.stack_at(path).filter(|entry| !entry.is_automount()).count()
+        self.stack_at(path).iter().filter(|entry| !entry.is_automount()).count()
     }
 
     /// Returns the mount that contains `path`: the topmost one at the path or at its nearest parent. `path` must be
@@ -282,30 +280,25 @@ impl MountTable {
     }
 
     /// Returns the mounts at `path` that a walk from the root passes, lowest first.
-    fn stack_at(&self, path: &Path) -> impl Iterator<Item = &MountEntry> {
-        self.stacks.get(path).into_iter().flatten().map(|index| &self.entries[*index])
-    }
-}
-
-/// Returns the indexes of the mounts at `path` that a walk from the root passes, lowest first. `at` has the indexes of
-/// all mounts at each mount point.
-fn stack_at(path: &Path, entries: &[MountEntry], at: &HashMap<PathBuf, Vec<usize>>) -> Vec<usize> {
-    let mut ancestors: Vec<&Path> = path.ancestors().collect();
-    ancestors.reverse();
-    let mut current = OUTSIDE;
-    let mut stack = Vec::new();
-    for directory in ancestors {
-        let mounted = at.get(directory).map_or(&[][..], Vec::as_slice);
-        // A walk enters each mount at most once, so it cannot be longer than the candidates.
-        for _ in 0..mounted.len() {
-            let Some(index) = mounted.iter().rev().find(|index| entries[**index].parent_id == current) else { break };
-            current = entries[*index].mount_id;
-            if directory == path {
-                stack.push(*index);
+    fn stack_at(&self, path: &Path) -> Vec<&MountEntry> {
+        let mut ancestors: Vec<&Path> = path.ancestors().collect();
+        ancestors.reverse();
+        let mut current = OUTSIDE;
+        let mut stack = Vec::new();
+        for directory in ancestors {
+            let mounted = self.at.get(directory).map_or(&[][..], Vec::as_slice);
+            // A walk enters each mount at most once, so it cannot be longer than the candidates.
+            for _ in 0..mounted.len() {
+                let entries = mounted.iter().map(|index| &self.entries[*index]);
+                let Some(entry) = entries.rev().find(|entry| entry.parent_id == current) else { break };
+                current = entry.mount_id;
+                if directory == path {
+                    stack.push(entry);
+                }
             }
         }
+        stack
     }
-    stack
 }
 
 /// Opens and reads a mountinfo file.
