@@ -376,15 +376,15 @@ impl Exchange {
     /// Deletes facts of other subjects that nobody has renewed for [`FACT_KEPT`]. The clock of this node may be wrong, so
     /// a fact that a node still finds, and therefore has claimed, is kept.
     async fn delete_old_facts(&self, key: &FactKey) -> Result<(), EtcdError> {
-        let kind_of = |folder| format!("{}{folder}/{}/{}/", self.prefix, key.target, key.kind.as_str());
-        let (claims, facts) = (kind_of(CLAIMS), kind_of(FACTS));
+        let of = |subject: &str| FactKey { subject: subject.to_owned(), ..key.clone() };
+        let facts = self.reader.key(FACTS, &of(""));
         let reading = RangeRequest { limit: Some(FACTS_LOOKED_AT), ..RangeRequest::prefix(facts.clone()) };
         let oldest = Timestamp::now() - FACT_KEPT;
         for found in self.store.range(&reading).await?.entries {
             let is_old = serde_json::from_slice::<StoredFact>(&found.value).is_ok_and(|fact| fact.observed_at < oldest);
-            let subject = found.key.strip_prefix(facts.as_bytes());
-            let Some(subject) = subject.filter(|other| is_old && *other != key.subject.as_bytes()) else { continue };
-            let claim = [claims.as_bytes(), subject].concat();
+            let subject = found.key.strip_prefix(facts.as_bytes()).and_then(|subject| str::from_utf8(subject).ok());
+            let Some(subject) = subject.filter(|other| is_old && *other != key.subject) else { continue };
+            let claim = self.reader.key(CLAIMS, &of(subject));
             let txn = Txn {
                 compares: vec![Compare::unchanged_since(found.key.clone(), found.mod_revision), Compare::absent(claim)],
                 success: vec![TxnOperation::delete(found.key)],

@@ -134,7 +134,7 @@ impl Part {
         let named: Vec<_> = shared::SIZES.into_iter().filter(is_named).map(Self::Registry).collect();
         ensure!(
             !named.is_empty(),
-            "there is no part {argument:?}: aggregator, etcd, etcd-1000, etcd-10000, start-3000"
+            "there is no part {argument:?}, expected aggregator, etcd, etcd-1000, etcd-10000 or start-NUMBER"
         );
         Ok(named)
     }

@@ -1,8 +1,8 @@
 //! The caches of the processors, emptied between measurements.
 //!
-//! A control plane polls an agent once in some seconds, and the guests of the host use the caches meanwhile. If the
-//! caches stayed as the previous request left them, the data of a thousand targets would be in them, and that of ten
-//! thousand would not. Each target would then cost several times as much, although the agent does the same for it.
+//! A control plane polls an agent every few seconds, and the guests of the host use the caches meanwhile. Without this,
+//! the data of a thousand targets would still be in the caches, and that of ten thousand would not fit. Each of these
+//! would then cost more, although the agent does the same for it.
 
 use std::hint::black_box;
 use std::thread;

@@ -7,8 +7,9 @@
 //!               ────── namespace of m2 ─────────┘
 //! ```
 //!
-//! Each link can be cut. Packets are then lost, and nobody is told, as when a cable is pulled elsewhere. The namespaces
-//! have no names, so the kernel removes them and all links when the test ends, however it does. Requires root.
+//! Each link can be cut. Its packets are then lost without an error, as when a cable between two switches is unplugged.
+//! The namespaces have no names, so the kernel removes them and all links when the test process ends, even if it is
+//! killed. Requires root.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -34,7 +35,7 @@ pub struct ClusterNetwork {
 struct Namespace(File);
 
 impl Namespace {
-    /// Creates a namespace. Only a thread that ends then enters it.
+    /// Creates a namespace. The thread that enters it ends at once.
     fn new() -> Self {
         let create = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("root can create network namespaces");
@@ -50,14 +51,14 @@ impl Namespace {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    /// A command that starts a program here.
+    /// A command that starts a program in this namespace.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path())).arg(program);
         command
     }
 
-    /// Runs `ip` with these arguments here.
+    /// Runs `ip` with these arguments in this namespace.
     fn ip(&self, arguments: &str) {
         run(self.command("ip"), arguments);
     }

@@ -26,7 +26,6 @@ pub const ARGUMENT: &str = "probe-worker";
 
 /// Request to a worker. Paths must be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Measure the file system at a directory. Answered by [`Response::Counts`].
     StatVfs {
@@ -130,7 +129,6 @@ impl Request {
 
 /// How to unmount (umount2(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum UnmountHow {
     /// Only if nothing uses the mount.
     Plain,
@@ -157,7 +155,6 @@ pub struct CanaryRequest {
 
 /// Answer of a worker that executed its request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Response {
     /// Answer to [`Request::StatVfs`].
     Counts(FileSystemCounts),
@@ -221,7 +218,6 @@ pub struct CanaryWritten {
 
 /// How a canary was read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum ReadBack {
     /// With `O_DIRECT`, so from the server.
     Direct,
@@ -255,7 +251,6 @@ pub struct WorkerFault {
 
 /// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum FaultKind {
     /// A system call failed with [`WorkerFault::errno`].
     System,
